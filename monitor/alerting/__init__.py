@@ -1,0 +1,1 @@
+"""PURE. What to say, to whom, and when."""

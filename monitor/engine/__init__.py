@@ -1,0 +1,1 @@
+"""PURE. The margin model in columns, kept up to date tick by tick."""

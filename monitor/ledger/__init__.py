@@ -1,0 +1,1 @@
+"""Async shell around Redis: keys, transactions, streams, fencing, the embedded server."""

@@ -1,0 +1,1 @@
+"""One module per venue: its documented formula as parameters and small functions."""

@@ -1,0 +1,1 @@
+"""Settings, wiring, stages, metrics, HTTP and the command line."""

@@ -1,0 +1,1 @@
+"""PURE. Bytes to values and back: venue frames, portfolio documents, results, events."""
