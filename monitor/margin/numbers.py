@@ -46,7 +46,7 @@ def decimal_of(value: object) -> Decimal | None:
             return None
     else:
         return None
-    return number if number else ZERO
+    return number or ZERO
 
 
 def exact_of_float(value: float) -> Decimal:

@@ -25,7 +25,7 @@ class HouseRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """Tables of ONE venue. `over` lays a document's own entries above the configured ones: an entry replaces the whole entry of that name."""
+    """Tables of ONE venue. A document's own entries lie over the configured ones: an entry replaces the whole entry of that name."""
 
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
     assets: Mapping[str, Asset] = field(default_factory=dict)

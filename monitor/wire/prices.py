@@ -1,8 +1,8 @@
 """The batch of prices that travels on the `ticks` stream, and its bytes.
 
-A batch is one message: numbers of one kind from one venue, each name at most once, in the order they were received. The evaluator decides it
-tick by tick in that order. Prices are float64 in their shortest notation (see `monitor.margin.numbers.exact_of_float`), so that what the exact
-core reads back is the decimal that the venue sent.
+A batch is one message: numbers of one kind from one venue, each name at most once, in the order received. The evaluator decides it tick by
+tick in that order. Prices are float64 in their shortest notation (see `monitor.margin.numbers.exact_of_float`), so that what the exact core
+reads back is the decimal that the venue sent.
 """
 
 from __future__ import annotations
