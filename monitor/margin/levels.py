@@ -56,10 +56,12 @@ class Thresholds:
         ladder = self.ladder()
         for threshold in ladder:
             if not 0 < threshold.leave <= threshold.enter:
-                raise ValueError(f"a leave value must be above 0 and at most its enter value: {threshold}")
+                raise ValueError(f"a leave value above 0 and at most its enter value, not enter {threshold.enter}, leave {threshold.leave}")
         for lower, upper in zip(ladder, ladder[1:], strict=False):
             if not (lower.enter < upper.enter and lower.leave < upper.leave):
-                raise ValueError(f"thresholds must rise with the level: {lower} is not below {upper}")
+                raise ValueError(
+                    f"thresholds that rise with the level: enter {lower.enter}, leave {lower.leave} is not below enter {upper.enter}, leave {upper.leave}"
+                )
 
     def ladder(self) -> tuple[Threshold, Threshold, Threshold]:
         """Thresholds of levels 1, 2 and 3, in that order."""
