@@ -59,9 +59,8 @@ class Thresholds:
                 raise ValueError(f"a leave value above 0 and at most its enter value, not enter {threshold.enter}, leave {threshold.leave}")
         for lower, upper in zip(ladder, ladder[1:], strict=False):
             if not (lower.enter < upper.enter and lower.leave < upper.leave):
-                raise ValueError(
-                    f"thresholds that rise with the level: enter {lower.enter}, leave {lower.leave} is not below enter {upper.enter}, leave {upper.leave}"
-                )
+                lower_text, upper_text = (f"enter {t.enter}, leave {t.leave}" for t in (lower, upper))
+                raise ValueError(f"thresholds that rise with the level: {lower_text} is not below {upper_text}")
 
     def ladder(self) -> tuple[Threshold, Threshold, Threshold]:
         """Thresholds of levels 1, 2 and 3, in that order."""
