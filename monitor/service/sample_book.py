@@ -1,8 +1,9 @@
 """A seeded book of Binance USD-M accounts: what the demo, the replay and the tests evaluate when nobody brings accounts of their own.
 
-Every account is a portfolio document (docs/reference/portfolio.md). The mix: cross accounts with one to five instruments, some of them in
-hedge mode with a long and a short leg, some with an isolated position beside the cross pool. Effective leverage lies between 1 and 25, evenly
-in its logarithm, so that a fall of a few percent already finds somebody and a crash finds many.
+Every account is a portfolio document (docs/reference/portfolio.md). The mix: cross accounts with one to five
+instruments, some of them in hedge mode with a long and a short leg, some with an isolated position beside the cross
+pool. Effective leverage lies between 1 and 25, evenly in its logarithm, so that a fall of a few percent already
+finds somebody and a crash finds many.
 """
 
 from __future__ import annotations
