@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 import uvicorn
@@ -27,14 +27,12 @@ __all__ = ["AccountQuery", "Check", "HttpServer", "Readings", "build_app"]
 MAX_PAGE = 1_000
 
 
-class Check(tuple[str, bool, str]):
-    """One line of `/readyz?verbose`: name, passed, detail."""
+class Check(NamedTuple):
+    """One line of `/readyz?verbose`."""
 
-    __slots__ = ()
-
-    def __new__(cls, name: str, passed: bool, detail: str = "") -> Check:
-        """A check called `name`."""
-        return super().__new__(cls, (name, passed, detail))
+    name: str
+    passed: bool
+    detail: str = ""
 
 
 class AccountQuery:
@@ -107,10 +105,10 @@ def build_app(readings: Readings) -> Starlette:
     async def events(request: Request) -> Response:
         return _json({"events": await readings.events(_whole(request.query_params, "limit", 50, MAX_PAGE))})
 
-    async def feeds(request: Request) -> Response:
+    async def feeds(_request: Request) -> Response:
         return _json(readings.feeds())
 
-    async def on_error(request: Request, error: Exception) -> Response:
+    async def on_error(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _json({"error": error.detail}, status=error.status_code)
 
@@ -172,9 +170,9 @@ class _Server(uvicorn.Server):
 
 
 def _checks(request: Request, checks: Sequence[Check]) -> Response:
-    passed = all(check[1] for check in checks)
+    passed = all(check.passed for check in checks)
     lines = [f"[{'+' if ok else '-'}]{name} {'ok' if ok else 'failed'}{': ' + detail if detail else ''}" for name, ok, detail in checks]
-    failed = [line for line, check in zip(lines, checks, strict=True) if not check[1]]
+    failed = [line for line, check in zip(lines, checks, strict=True) if not check.passed]
     text = "\n".join([*lines, "ok" if passed else "failed"]) if "verbose" in request.query_params else "\n".join(failed) or "ok"
     return PlainTextResponse(text + "\n", status_code=200 if passed else 503)
 
