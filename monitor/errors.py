@@ -42,10 +42,10 @@ class ConfigError(MonitorError):
 
 
 class RefusedError(MonitorError):
-    """A document that cannot be right. `path` is a JSON pointer to the offending key."""
+    """A document that cannot be right. `path` is a JSON pointer to the offending key; `account_id` whose it is, where it could be read."""
 
-    def __init__(self, path: str, value: str, expected: str) -> None:
-        self.path, self.value, self.expected = path, value, expected
+    def __init__(self, path: str, value: str, expected: str, *, account_id: str | None = None) -> None:
+        self.path, self.value, self.expected, self.account_id = path, value, expected, account_id
         super().__init__(f"{path or '/'}: {value}: expected {expected}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from monitor.margin.numbers import ZERO
 
-__all__ = ["VENUES", "Account", "Adjustment", "Balance", "Order", "Position"]
+__all__ = ["MODES", "PORTFOLIO_MARGIN_VENUES", "VENUES", "Account", "Adjustment", "Balance", "Order", "Position"]
 
 VENUES = (
     "binance_usdm",
@@ -24,6 +25,27 @@ VENUES = (
     "house",
 )
 """Venues whose rules are built in; `house` is a broker's own, written in configuration."""
+
+_SINGLE, _MULTI = "single_asset", "multi_asset"
+
+MODES: Mapping[str, tuple[str, ...]] = {
+    "binance_usdm": (_SINGLE, _MULTI),
+    "binance_coinm": (_SINGLE,),
+    "bybit": (_MULTI, _SINGLE),
+    "okx": (_MULTI, _SINGLE),
+    "deribit": (_SINGLE, _MULTI),
+    "hyperliquid": (_SINGLE,),
+    "dydx_v4": (_SINGLE,),
+    "bitmex": (_SINGLE,),
+    "kraken_futures": (_MULTI,),
+    "drift": (_MULTI,),
+    "mango_v4": (_MULTI,),
+    "house": (_MULTI, _SINGLE),
+}
+"""Modes that a venue has, the default first. single_asset: a pool per settle asset; multi_asset: one pool, valued in one currency."""
+
+PORTFOLIO_MARGIN_VENUES = frozenset(("okx", "deribit", "house"))
+"""Venues with the margin model `portfolio`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

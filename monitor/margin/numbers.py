@@ -25,8 +25,9 @@ NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,2})?",
 def decimal_of(value: object) -> Decimal | None:
     """The exact number a JSON value stands for, or None when it is not one.
 
-    A string must be a JSON number of at most 60 characters. A float stands for the shortest decimal that prints it.
-    `bool` is not a number here. Negative zero is zero.
+    A string must be a JSON number of at most 60 characters. A bare number stands for the shortest decimal that prints its float64, so an
+    integer above 2**53 is rounded as every JSON reader would; its exponent has at most two digits. `bool` is not a number here. Negative
+    zero is zero.
     """
     if type(value) is str:
         if len(value) > 60 or NUMBER.fullmatch(value) is None:
@@ -35,11 +36,14 @@ def decimal_of(value: object) -> Decimal | None:
     elif type(value) is int:
         if abs(value) >= 10**60:
             return None
-        number = Decimal(value)
+        number = Decimal(value) if -(2**53) <= value <= 2**53 else Decimal(repr(float(value)))
     elif type(value) is float:
         if value != value or value in (float("inf"), float("-inf")):
             return None
-        number = Decimal(repr(value))
+        text = repr(value)
+        if len(text) > 4 and text[-4] in "+-":  # an exponent of three digits
+            return None
+        number = Decimal(text)
     elif type(value) is Decimal:
         number = value
         if not number.is_finite():
