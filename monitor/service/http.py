@@ -6,7 +6,6 @@ fresh, ledger writable); `?verbose` lists the checks. Aliases: `/healthz`, `/-/h
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,6 +134,8 @@ class HttpServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            self._socket.listen(128)
+            self._socket.setblocking(False)
         except OSError as error:
             self._socket.close()
             raise ConfigError(
@@ -149,10 +150,9 @@ class HttpServer:
         """Serves until cancelled or `stop` is called."""
         try:
             await self._server.serve(sockets=[self._socket])
-        except asyncio.CancelledError:
-            self._server.should_exit = True
-            raise
         finally:
+            if self._server.started and not self._server.should_exit:
+                await self._server.shutdown(sockets=[self._socket])
             self._socket.close()
 
     def stop(self) -> None:

@@ -1,0 +1,96 @@
+"""HTTP: status codes and bodies, asked over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from monitor.errors import ConfigError
+from monitor.service.http import AccountQuery, Check, HttpServer, build_app
+
+
+class Fixed:
+    """Readings that do not change."""
+
+    def __init__(self, *, ready: bool) -> None:
+        self.is_ready = ready
+
+    def live(self) -> Sequence[Check]:
+        return [Check("evaluator", True)]
+
+    def ready(self) -> Sequence[Check]:
+        return [Check("ledger", True), Check("feeds", self.is_ready, "binance_usdm has 0 of 2 symbols")]
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        return b"m 1\n", "text/plain"
+
+    def accounts(self, query: AccountQuery) -> dict[str, Any] | None:
+        return {"limit": query.limit, "order": query.order} if self.is_ready else None
+
+    async def account(self, account_id: str) -> dict[str, Any] | None:
+        return {"id": account_id} if account_id == "a" else None
+
+    async def events(self, limit: int) -> list[dict[str, Any]]:
+        return [{"n": limit}]
+
+    def feeds(self) -> dict[str, Any]:
+        return {}
+
+
+@asynccontextmanager
+async def serving(*, ready: bool = True) -> AsyncIterator[HttpServer]:
+    """A running server on a free port."""
+    server = HttpServer(build_app(Fixed(ready=ready)), host="127.0.0.1", port=0)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(server.run())
+        yield server
+        server.stop()
+
+
+async def get(server: HttpServer, target: str, method: str = "GET") -> tuple[int, bytes]:
+    """Asks one thing on a new connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+async def test_health_is_told_by_status_and_in_words() -> None:
+    """A failed check turns the status to 503 and is named, with its detail."""
+    async with serving(ready=False) as server:
+        assert await get(server, "/livez") == (200, b"ok\n")
+        assert await get(server, "/readyz") == (503, b"[-]feeds failed: binance_usdm has 0 of 2 symbols\n")
+        status, body = await get(server, "/-/ready?verbose")
+        assert (status, body.splitlines()) == (
+            503,
+            [b"[+]ledger ok", b"[-]feeds failed: binance_usdm has 0 of 2 symbols", b"failed"],
+        )
+        assert (await get(server, "/api/accounts"))[0] == 503
+
+
+async def test_the_api_answers_json_and_refuses_what_it_does_not_know() -> None:
+    """Pages, single accounts, wrong parameters and other methods."""
+    async with serving() as server:
+        status, body = await get(server, "/api/accounts?limit=7")
+        assert (status, orjson.loads(body)) == (200, {"limit": 7, "order": "danger"})
+        assert orjson.loads((await get(server, "/api/accounts/a"))[1]) == {"id": "a"}
+        assert (await get(server, "/api/accounts/b"))[0] == 404
+        for wrong in ("limit=x", "limit=-1", "limit=1001", "order=size"):
+            assert (await get(server, f"/api/accounts?{wrong}"))[0] == 400, wrong
+        assert (await get(server, "/api/accounts", "POST"))[0] == 405
+        assert (await get(server, "/nothing"))[0] == 404
+        assert (await get(server, "/metrics"))[1] == b"m 1\n"
+
+
+async def test_a_taken_port_is_an_error_at_start() -> None:
+    """The error names the key and the address."""
+    async with serving() as server:
+        with pytest.raises(ConfigError, match=rf"http\.port: 127\.0\.0\.1:{server.port}: expected a free address"):
+            HttpServer(build_app(Fixed(ready=True)), host="127.0.0.1", port=server.port)
