@@ -1,0 +1,204 @@
+"""What a sink is: it is opened, takes rows one by one and says of each what became of it, and is closed.
+
+The worker that calls it owns cursor, order, retry and back-off; the sink owns its connection and nothing else. A row is
+delivered       the receiver has it, as far as the receiver can say so (PUBACK, 2xx);
+unavailable     the receiver cannot be had now: the worker waits and offers the same row again, for ever;
+refused         the receiver will never take this row: the worker puts it into the dead letters and goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+import orjson
+
+__all__ = ["Backoff", "Delivered", "Outcome", "Reason", "Refused", "Row", "Sink", "SinkStatistics", "Unavailable"]
+
+ROW_ID = re.compile(r"(?P<partition>[^/]+)/(?P<seq>[0-9]+)-(?P<token>[0-9]+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of `{p}:events` or `{p}:notices`.
+
+    Attributes:
+        id: `<partition>/<seq>-<token>`; the same for ever, so a receiver can drop what it has seen.
+        seq: Counts the rows of the partition without holes.
+        body: The JSON object, read.
+        raw: The same object as the bytes that the ledger's hash chain is made of.
+    """
+
+    id: str
+    seq: int
+    body: Mapping[str, Any]
+    raw: bytes
+
+    @classmethod
+    def of(cls, row_id: str, raw: bytes) -> Row:
+        """Reads a row. Raises ValueError when the id has another form or the bytes are no JSON object."""
+        found = ROW_ID.fullmatch(row_id)
+        if found is None:
+            raise ValueError(f"{row_id!r} is not <partition>/<seq>-<token>")
+        body = orjson.loads(raw)
+        if not isinstance(body, dict):
+            raise ValueError(f"row {row_id} is not a JSON object")  # noqa: TRY004 - one kind of error for a row that cannot be read
+        return cls(id=row_id, seq=int(found["seq"]), body=body, raw=bytes(raw))
+
+    @property
+    def partition(self) -> str:
+        """The partition's name."""
+        return self.id.partition("/")[0]
+
+    @property
+    def token(self) -> int:
+        """The fencing token under which the row was written: makes the id belong to one fact in every history."""
+        return int(self.id.rpartition("-")[2])
+
+
+class Reason(StrEnum):
+    """Why a row was not taken. A closed set: log word and metric label."""
+
+    UNREACHABLE = "unreachable"
+    """No connection: refused, no route, no such name."""
+    CLOSED = "closed"
+    """The connection broke before the receiver said yes."""
+    TIMEOUT = "timeout"
+    """No answer in time."""
+    TLS = "tls"
+    """The receiver's certificate is not good, or TLS failed."""
+    BUSY = "busy"
+    """The receiver asks to come later (429, 503, quota)."""
+    SERVER_ERROR = "server_error"
+    """The receiver failed (5xx)."""
+    DENIED = "denied"
+    """The receiver does not allow us to write this (401, 403, ACL)."""
+    ADDRESS = "address"
+    """The receiver's address is one that may not be called."""
+    REDIRECT = "redirect"
+    """The receiver sends us elsewhere; redirects are not followed."""
+    REJECTED = "rejected"
+    """The receiver does not want this row (other 4xx, invalid topic or payload)."""
+    TOO_LARGE = "too_large"
+    """The row, or the answer, is larger than allowed."""
+    PROTOCOL = "protocol"
+    """The answer is not the protocol's."""
+    EARLIER = "earlier"
+    """An earlier row of the same account has not been delivered yet; order is kept."""
+    NOT_LEADING = "not_leading"
+    """Another process holds the partitions; only that one may speak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The receiver has the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The receiver cannot be had now. `retry_after_s`: how long it asked us to wait, None when it did not say."""
+
+    reason: Reason
+    detail: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The receiver will never take this row."""
+
+    reason: Reason
+    detail: str = ""
+
+
+Outcome = Delivered | Unavailable | Refused
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """One receiver.
+
+    `open` and `close` are called by the same task (a sink may hold a task group open between them). `open` starts whatever keeps
+    the connection and returns at once: an absent receiver does not keep the daemon from starting. `deliver` may be called again while
+    earlier calls are running, in the order of the rows; it never raises for what the outside does, and may be cancelled at any point
+    (the row then counts as not delivered).
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the sink: field of its cursor in `{p}:sinks`, metric label, log word."""
+        ...
+
+    @property
+    def statistics(self) -> SinkStatistics:
+        """Counters, read when metrics are scraped."""
+        ...
+
+    async def open(self) -> None:
+        """Starts the sink."""
+        ...
+
+    async def deliver(self, row: Row) -> Outcome:
+        """Offers one row and says what became of it."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the sink within two seconds, whatever the receiver does."""
+        ...
+
+
+@dataclass(slots=True)
+class SinkStatistics:
+    """Plain counters of one sink."""
+
+    delivered: int = 0
+    unavailable: Counter[Reason] = field(default_factory=Counter)
+    refused: Counter[Reason] = field(default_factory=Counter)
+    connects: int = 0
+    in_flight: int = 0
+    in_flight_high: int = 0
+    trimmed: int = 0
+
+    def count(self, outcome: Outcome) -> Outcome:
+        """Counts an outcome and hands it back."""
+        match outcome:
+            case Delivered():
+                self.delivered += 1
+            case Unavailable(reason=reason):
+                self.unavailable[reason] += 1
+            case Refused(reason=reason):
+                self.refused[reason] += 1
+        return outcome
+
+    def entered(self) -> None:
+        """One more row is under way."""
+        self.in_flight += 1
+        self.in_flight_high = max(self.in_flight_high, self.in_flight)
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Waiting times between attempts: they grow, are capped, and are spread at random so that many clients do not come back together.
+
+    Each is uniform between half and the whole of `first_s * growth**attempt`, at most `most_s`.
+    """
+
+    uniform: Callable[[float, float], float]
+    first_s: float = 0.2
+    growth: float = 1.8
+    most_s: float = 30.0
+    attempt: int = 0
+
+    def next(self) -> float:
+        """The next waiting time in seconds."""
+        whole = min(self.first_s * self.growth ** min(self.attempt, 64), self.most_s)
+        self.attempt += 1
+        return self.uniform(whole / 2, whole)
+
+    def reset(self) -> None:
+        """Starts again from the shortest; called after a connection that has held for a while, not after every success."""
+        self.attempt = 0
