@@ -47,7 +47,7 @@ def version() -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON schemas of the portfolio document and of the result."""
-    from monitor.wire.schemas import print_schemas
+    from monitor.service.schemas import print_schemas
 
     print_schemas(sys.stdout)
 
