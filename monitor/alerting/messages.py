@@ -109,21 +109,19 @@ def headline(body: Mapping[str, Any]) -> str:
 
     An unknown pool is called unknown whatever its last level was.
     """
-    kind = body.get("kind")
-    if kind == "blind":
-        return f"BLIND partition {clean(body.get('partition', '?'))}: prices of a stretch of time were never seen"
+    if body.get("kind") == "blind":
+        return f"BLIND partition {clean(body.get('id', '?')).partition('/')[0]}: a stretch of prices was never seen"
     whom = clean(body.get("account", "?"))
     if body.get("pool"):
         whom += f" {clean(body['pool'])}"
     reason = body.get("unknown")
     if reason is not None:
         return f"UNKNOWN {whom}: {clean(reason)}"
-    level = _word(body.get("level"))
-    if kind == "known":
-        return f"KNOWN AGAIN {whom}: {level}"
-    if _rank(body.get("level")) < _rank(body.get("previous_level")):
-        return f"BETTER {whom}: {level}, was {_word(body.get('previous_level'))}"
-    return f"{level.upper()} {whom}"
+    level, previous = body.get("level"), body.get("previous")
+    again = ", known again" if body.get("previous_unknown") is not None else ""
+    if _rank(level) < _rank(previous):
+        return f"BETTER {whom}: {_word(level)}, was {_word(previous)}{again}"
+    return f"{_word(level).upper()} {whom}{again}"
 
 
 def line(body: Mapping[str, Any]) -> str:
@@ -168,7 +166,7 @@ def render(body: Mapping[str, Any], markup: Markup = Markup.TEXT) -> Message:
         say(f"{strong}The level is not known{end}: {shown(body['unknown'])}")
         say(f"Last known level: {shown(_word(body.get('level')))}" + shown(". It must not be relied on."))
     else:
-        ratio, previous = body.get("margin_ratio"), body.get("previous_level")
+        ratio, previous = body.get("margin_ratio"), body.get("previous")
         figure = f"{strong}Margin ratio {shown(percent(ratio, up=True))}{end}" if ratio is not None else f"{strong}Equity is used up{end}"
         say(figure + shown(" (100% is liquidation)") + (f", level before: {shown(_word(previous))}" if previous else ""))
         say(

@@ -8,60 +8,21 @@ refused         the receiver will never take this row: the worker puts it into t
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
-__all__ = ["Backoff", "Delivered", "Outcome", "Reason", "Refused", "Row", "Sink", "SinkStatistics", "Unavailable"]
+from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
-ROW_ID = re.compile(r"(?P<partition>[^/]+)/(?P<seq>[0-9]+)-(?P<token>[0-9]+)", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of `{p}:events` or `{p}:notices`.
-
-    Attributes:
-        id: `<partition>/<seq>-<token>`; the same for ever, so a receiver can drop what it has seen.
-        seq: Counts the rows of the partition without holes.
-        body: The JSON object, read.
-        raw: The same object as the bytes that the ledger's hash chain is made of.
-    """
-
-    id: str
-    seq: int
-    body: Mapping[str, Any]
-    raw: bytes
-
-    @classmethod
-    def of(cls, row_id: str, raw: bytes) -> Row:
-        """Reads a row. Raises ValueError when the id has another form or the bytes are no JSON object."""
-        found = ROW_ID.fullmatch(row_id)
-        if found is None:
-            raise ValueError(f"{row_id!r} is not <partition>/<seq>-<token>")
-        body = orjson.loads(raw)
-        if not isinstance(body, dict):
-            raise ValueError(f"row {row_id} is not a JSON object")  # noqa: TRY004 - one kind of error for a row that cannot be read
-        return cls(id=row_id, seq=int(found["seq"]), body=body, raw=bytes(raw))
-
-    @property
-    def partition(self) -> str:
-        """The partition's name."""
-        return self.id.partition("/")[0]
-
-    @property
-    def token(self) -> int:
-        """The fencing token under which the row was written: makes the id belong to one fact in every history."""
-        return int(self.id.rpartition("-")[2])
+__all__ = ["Backoff", "Reason", "Sink", "SinkStatistics", "read_body"]
 
 
 class Reason(StrEnum):
-    """Why a row was not taken. A closed set: log word and metric label."""
+    """Why a row was not taken: the `reason` of Unavailable and Refused. A closed set: log word and metric label."""
 
     UNREACHABLE = "unreachable"
     """No connection: refused, no route, no such name."""
@@ -93,29 +54,12 @@ class Reason(StrEnum):
     """Another process holds the partitions; only that one may speak."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The receiver has the row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unavailable:
-    """The receiver cannot be had now. `retry_after_s`: how long it asked us to wait, None when it did not say."""
-
-    reason: Reason
-    detail: str = ""
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The receiver will never take this row."""
-
-    reason: Reason
-    detail: str = ""
-
-
-Outcome = Delivered | Unavailable | Refused
+def read_body(row: Row) -> dict[str, Any]:
+    """The row's JSON object. Raises ValueError when it is none: such a row can only be refused."""
+    body = orjson.loads(row.body)
+    if not isinstance(body, dict):
+        raise ValueError(f"row {row.id} is not a JSON object")  # noqa: TRY004 - one kind of error for a row that cannot be read
+    return body
 
 
 @runtime_checkable
@@ -142,7 +86,7 @@ class Sink(Protocol):
         """Starts the sink."""
         ...
 
-    async def deliver(self, row: Row) -> Outcome:
+    async def deliver(self, row: Row) -> Delivery:
         """Offers one row and says what became of it."""
         ...
 
@@ -156,23 +100,23 @@ class SinkStatistics:
     """Plain counters of one sink."""
 
     delivered: int = 0
-    unavailable: Counter[Reason] = field(default_factory=Counter)
-    refused: Counter[Reason] = field(default_factory=Counter)
+    unavailable: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     connects: int = 0
     in_flight: int = 0
     in_flight_high: int = 0
     trimmed: int = 0
 
-    def count(self, outcome: Outcome) -> Outcome:
-        """Counts an outcome and hands it back."""
-        match outcome:
+    def count(self, delivery: Delivery) -> Delivery:
+        """Counts what became of a row and hands it back."""
+        match delivery:
             case Delivered():
                 self.delivered += 1
             case Unavailable(reason=reason):
                 self.unavailable[reason] += 1
             case Refused(reason=reason):
                 self.refused[reason] += 1
-        return outcome
+        return delivery
 
     def entered(self) -> None:
         """One more row is under way."""

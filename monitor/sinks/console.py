@@ -7,7 +7,8 @@ import sys
 from typing import TextIO
 
 from monitor.alerting.messages import line
-from monitor.sinks.base import Delivered, Outcome, Reason, Row, SinkStatistics, Unavailable
+from monitor.sinks.base import Reason, SinkStatistics, read_body
+from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
 __all__ = ["ConsoleSink"]
 
@@ -30,12 +31,16 @@ class ConsoleSink:
     async def open(self) -> None:
         """Nothing to do."""
 
-    async def deliver(self, row: Row) -> Outcome:
+    async def deliver(self, row: Row) -> Delivery:
         """Writes one line; unavailable while the reader is not reading or has gone."""
         if not self._is_writable():
             return self.statistics.count(Unavailable(Reason.BUSY, "nobody reads standard output"))
+        try:
+            body = read_body(row)
+        except ValueError as error:
+            return self.statistics.count(Refused(Reason.REJECTED, str(error)))
         encoding = self._stream.encoding or "utf-8"
-        text = line(row.body).encode(encoding, "backslashreplace").decode(encoding)
+        text = line(body).encode(encoding, "backslashreplace").decode(encoding)
         while len(text.encode(encoding)) >= PIPE_BUF:
             text = text[: len(text) * 3 // 4] + "..."
         try:

@@ -30,7 +30,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from monitor.sinks.base import Backoff, Delivered, Outcome, Reason, Refused, Row, SinkStatistics, Unavailable
+from monitor.sinks.base import Backoff, Reason, SinkStatistics, read_body
+from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
 __all__ = ["MqttOptions", "MqttSink", "topic_level"]
 
@@ -147,13 +148,17 @@ class MqttSink:
         connection = self._connection
         return connection is not None and isinstance(await self._send_status(connection, "online"), Delivered)
 
-    async def deliver(self, row: Row) -> Outcome:
+    async def deliver(self, row: Row) -> Delivery:
         """Publishes a row: event, pool level, account level; waits for the connection and for each acknowledgement.
 
         Rows of one account go one after the other: while an earlier one has not arrived, a later one is `unavailable`, so that a retained
         level never goes back in time.
         """
-        account = str(row.body.get("account", ""))
+        try:
+            body = read_body(row)
+        except ValueError as error:
+            return self.statistics.count(Refused(Reason.REJECTED, str(error)))
+        account = str(body.get("account", ""))
         before, mine = self._turns.get(account), _Turn()
         self._turns[account] = mine
         self.statistics.entered()
@@ -161,54 +166,53 @@ class MqttSink:
             if before is not None and not await before.went_well():
                 return self.statistics.count(Unavailable(Reason.EARLIER, "an earlier row of the account was not delivered"))
             async with self._slots:
-                outcome = await self._publish(row)
-            mine.is_good = not isinstance(outcome, Unavailable)
-            return self.statistics.count(outcome)
+                delivery = await self._publish(row, body)
+            mine.is_good = not isinstance(delivery, Unavailable)
+            return self.statistics.count(delivery)
         finally:
             self.statistics.in_flight -= 1
             mine.over.set()
             if self._turns.get(account) is mine:
                 del self._turns[account]
 
-    def _messages(self, row: Row, connection: _Connection) -> list[_Publication]:
+    def _messages(self, row: Row, body: Mapping[str, Any], connection: _Connection) -> list[_Publication]:
         """The messages of a row, in the order in which they are sent."""
-        body = row.body
         account = f"{self._options.prefix}/{topic_level(body.get('group'))}/{topic_level(body.get('account'))}"
-        messages = [_Publication(f"{account}/event", self._fitted(row, connection), is_retained=False)]
+        messages = [_Publication(f"{account}/event", self._fitted(row, body, connection), is_retained=False)]
         if body.get("level") is not None and body.get("account") is not None:
-            pool = _level(row, body.get("level"), body.get("unknown"))
+            pool = _level(row, body, body.get("level"), body.get("unknown"))
             whole = pool
             if "account_level" in body:
-                whole = {**_level(row, body["account_level"], body.get("account_unknown")), "pool": None}
+                whole = {**_level(row, body, body["account_level"], body.get("account_unknown")), "pool": None}
             if body.get("pool") is not None:
                 messages.append(_Publication(f"{account}/level/{topic_level(body['pool'])}", orjson.dumps(pool)))
             messages.append(_Publication(f"{account}/level", orjson.dumps(whole)))
         return messages
 
-    def _fitted(self, row: Row, connection: _Connection) -> bytes:
+    def _fitted(self, row: Row, body: Mapping[str, Any], connection: _Connection) -> bytes:
         """The row's own bytes, or the same without the long lists when the broker or the options do not take that much."""
         allowed = self._options.max_payload_bytes
         if connection.maximum_packet_size is not None:
             allowed = min(allowed, connection.maximum_packet_size - TOPIC_BYTES)
-        if len(row.raw) <= allowed:
-            return row.raw
+        payload = row.body
+        if len(payload) <= allowed:
+            return payload
         self.statistics.trimmed += 1
-        payload = row.raw
         for left_out in (("inputs",), ("inputs", "positions"), ("inputs", "positions", "cure")):
-            kept = {key: value for key, value in row.body.items() if key not in left_out}
+            kept = {key: value for key, value in body.items() if key not in left_out}
             payload = orjson.dumps({**kept, "truncated": left_out})
             if len(payload) <= allowed:
                 break
         return payload
 
-    async def _publish(self, row: Row) -> Outcome:
+    async def _publish(self, row: Row, body: Mapping[str, Any]) -> Delivery:
         """Sends all messages of a row and waits for all acknowledgements."""
         connection: _Connection | None = None
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 while (connection := self._connection) is None:
                     await self._connected.wait()
-                messages = self._messages(row, connection)
+                messages = self._messages(row, body, connection)
                 codes = await connection.publish_acknowledged(messages)
         except TimeoutError:
             if connection is None:
@@ -219,7 +223,7 @@ class MqttSink:
             return Refused(Reason.TOO_LARGE, str(error))
         except aiomqtt.MqttError as error:
             return Unavailable(Reason.CLOSED, str(error))
-        return _outcome(messages, codes)
+        return _verdict(messages, codes)
 
     async def _keep_connected(self, closing: asyncio.Future[None]) -> None:
         """Connects, again and again, until `close`. Waits between attempts also when the broker closed the last connection politely."""
@@ -282,7 +286,7 @@ class MqttSink:
         told = {"status": status, "client_id": self._options.client_id}
         return {**told, "why": why} if why else {**told, **self._heartbeat}
 
-    async def _send_status(self, connection: _Connection, status: str) -> Outcome:
+    async def _send_status(self, connection: _Connection, status: str) -> Delivery:
         """Publishes the retained status on this very connection."""
         messages = [_Publication(self._options.status_topic, orjson.dumps(self._status(status, "closed" if status == "offline" else None)))]
         limit = FAREWELL_S / 2 if status == "offline" else self._options.timeout_s
@@ -293,7 +297,7 @@ class MqttSink:
             return Unavailable(Reason.TIMEOUT, f"no acknowledgement of the status within {limit:g} s")
         except aiomqtt.MqttError as error:
             return Unavailable(Reason.CLOSED, str(error))
-        return _outcome(messages, codes)
+        return _verdict(messages, codes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,9 +453,8 @@ class _Connection(aiomqtt.Client):
             answer.set_result(reason_code)
 
 
-def _level(row: Row, level: object, unknown: object) -> dict[str, Any]:
+def _level(row: Row, body: Mapping[str, Any], level: object, unknown: object) -> dict[str, Any]:
     """What a retained level says. While the verdict is unknown `level` is null: an old level must not be read as the present one."""
-    body = row.body
     known = {"level": level} if unknown is None else {"level": None, "last_level": level}
     return {
         **known,
@@ -467,7 +470,7 @@ def _level(row: Row, level: object, unknown: object) -> dict[str, Any]:
     }
 
 
-def _outcome(messages: Sequence[_Publication], codes: Sequence[ReasonCode]) -> Outcome:
+def _verdict(messages: Sequence[_Publication], codes: Sequence[ReasonCode]) -> Delivery:
     """What the PUBACKs' reason codes (MQTT 5, section 3.4.2.1) mean for the row: the first failure counts."""
     for message, code in zip(messages, codes, strict=True):
         if not code.is_failure:

@@ -39,18 +39,20 @@ class Delivered:
 class Unavailable:
     """The receiver cannot be reached or is overloaded: the same row is tried again, for ever, with growing pauses.
 
-    `retry_after_s`: the least pause the receiver asked for.
+    `reason` comes from a closed set (metric label), `detail` is for people; `retry_after_s`: the least pause the receiver asked for.
     """
 
     reason: str
+    detail: str = ""
     retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The receiver will never take this row: it goes to the dead letters and the next one is sent."""
+    """The receiver will never take this row: it goes to the dead letters, with reason and detail, and the next one is sent."""
 
     reason: str
+    detail: str = ""
 
 
 Delivery = Delivered | Unavailable | Refused
