@@ -23,7 +23,6 @@ from monitor.margin.tables import NO_TABLES, HouseRules, Tables
 from monitor.wire.entries import asset_of, house_rules_of, instrument_of, risk_of
 from monitor.wire.fields import (
     ABSENT,
-    NAME,
     Row,
     Wrong,
     boolean,
@@ -121,7 +120,10 @@ def parse_document(data: bytes) -> object:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise _not_json(data, error) from None
-    printed = orjson.dumps(body)
+    try:
+        printed = orjson.dumps(body)
+    except TypeError:  # it prints at most 254 levels
+        raise _too_deep(account_id_of(body)) from None
     if data.translate(None, _SPACE) != printed.translate(None, _SPACE):
         # Without backslashes every string is printed as written, so each key lost leaves a colon missing.
         plain = b"\\" not in data and data.count(b":") == printed.count(b":") and _ODD_NUMBER.search(data) is None
@@ -145,7 +147,11 @@ def _not_json(data: bytes, error: orjson.JSONDecodeError) -> RefusedError:
     near = error.doc[max(0, error.pos - 20) : error.pos + 20] if isinstance(error.doc, str) else ""
     if "end of data" in error.msg or error.pos >= len(data.rstrip(_SPACE)):
         return RefusedError("", shown(near), f"whole JSON; it ends too early, at line {error.lineno} column {error.colno}")
-    return RefusedError("", shown(near), f"JSON; {error.msg}")
+    return RefusedError("", shown(near), f"JSON; {error.msg} at line {error.lineno} column {error.colno}")
+
+
+def _too_deep(account_id: str | None) -> RefusedError:
+    return RefusedError("", "arrays or objects nested too deep", "a portfolio document", account_id=account_id)
 
 
 def _look_closely(data: bytes, account_id: str | None) -> None:
@@ -175,7 +181,7 @@ def _look_closely(data: bytes, account_id: str | None) -> None:
             parse_int=lambda text: number_of(text, int),
         )
     except RecursionError:
-        raise RefusedError("", "arrays or objects nested too deep", "a portfolio document", account_id=account_id) from None
+        raise _too_deep(account_id) from None
     waiting: list[tuple[list[str | int], Any]] = [([], body)]
     while waiting:
         path, value = waiting.pop()
@@ -438,11 +444,11 @@ def _positions(row: Row, position: Callable[[object], Position]) -> tuple[Positi
         before = sides.setdefault(held.instrument, "")
         if before == "":
             sides[held.instrument] = held.side
-        elif before in {held.side, "long and short"}:
-            raise Wrong("instrument", held.instrument, f"each instrument and side once; {held.side} stands twice").under("positions", index)
-        elif "both" in {before, held.side}:
+        elif (before == "both") != (held.side == "both"):
             expected = f"one-way (both) or hedge (long, short) in one instrument, not mixed; {held.instrument} has {before} above"
             raise Wrong("side", held.side, expected).under("positions", index)
+        elif before in {held.side, "long and short"}:
+            raise Wrong("instrument", held.instrument, f"each instrument and side once; {held.side} stands twice").under("positions", index)
         else:
             sides[held.instrument] = "long and short"
     return tuple(positions)
@@ -450,24 +456,25 @@ def _positions(row: Row, position: Callable[[object], Position]) -> tuple[Positi
 
 def _known_instrument(row: Row, own: Mapping[str, Instrument], configured: Mapping[str, Instrument], venue: str) -> str:
     """The instrument that a position or order is in; it must be in one of the tables."""
-    instrument = required(row, "instrument")
-    if type(instrument) is not str or NAME(instrument) is None:
-        return name(row, "instrument")
-    if instrument not in own and instrument not in configured:
-        raise Wrong("instrument", instrument, f"an instrument in the document's own `instruments` or in the tables of {venue}")
-    return instrument
+    instrument = row.get("instrument", ABSENT)
+    if type(instrument) is str and (instrument in configured or instrument in own):
+        return instrument
+    required(row, "instrument")
+    name(row, "instrument")
+    raise Wrong("instrument", instrument, f"an instrument in the document's own `instruments` or in the tables of {venue}")
 
 
 def _position(value: object, own: Mapping[str, Instrument], configured: Mapping[str, Instrument], venue: str) -> Position:
     row = row_of(value)
     keys_within(row, _POSITION)
     instrument = _known_instrument(row, own, configured, venue)
-    required(row, "quantity")
+    if "quantity" not in row:
+        required(row, "quantity")
     quantity = nonzero(row, "quantity")
     side = "both"
     if "side" in row:
         side = choice(row, "side", _SIDES)
-        if (side == "long" and quantity < 0) or (side == "short" and quantity > 0):
+        if side != "both" and (side == "short") != (quantity < 0):
             raise Wrong("side", side, f"{'short' if quantity < 0 else 'long'}, the sign of quantity {quantity}")
     margin_mode = choice(row, "margin_mode", _MARGIN_MODES) if "margin_mode" in row else "cross"
     if "entry_price" in row and "cost" in row:
@@ -479,7 +486,7 @@ def _position(value: object, own: Mapping[str, Instrument], configured: Mapping[
         if "isolated_wallet" in row:
             raise Wrong("isolated_cash", row["isolated_cash"], "only one of isolated_wallet and isolated_cash")
         isolated_cash = number(row, "isolated_cash")
-    if margin_mode == "isolated":
+    if margin_mode != "cross":
         if "isolated_wallet" not in row and isolated_cash is None and "leverage" not in row:
             raise Wrong("isolated_wallet", ABSENT, "isolated_wallet, isolated_cash or leverage: an isolated position needs one")
     elif isolated_wallet is not None or isolated_cash is not None:

@@ -183,7 +183,7 @@ def positive(row: Row, key: str) -> Decimal:
     """A number > 0."""
     value = row[key]
     if type(value) is str:
-        if len(value) <= 60 and _NUMBER(value) is not None and (read := Decimal(value)) > 0:
+        if len(value) <= 60 and value[:1] != "-" and _NUMBER(value) is not None and (read := Decimal(value)):
             return read
     else:
         bare = decimal_of(value)
