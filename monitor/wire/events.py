@@ -29,7 +29,7 @@ class TickPosition(NamedTuple):
 
     epoch: int
     n: int
-    index: int
+    tick: int
 
 
 class EventId(NamedTuple):
@@ -103,7 +103,7 @@ def level_body(
             "previous_unknown": previous_unknown,
             "rev": rev,
             "episode": episode,
-            "at": at,
+            "at": tuple(at),
             "chain": previous_hash,
         }
     )
@@ -112,4 +112,13 @@ def level_body(
 
 def blind_body(*, event_id: str, start: TickPosition | None, end: TickPosition | None, reason: str, previous_hash: str) -> bytes:
     """The body of a row that says: between these two places of the tick log nothing was decided. None: not known."""
-    return orjson.dumps({"id": event_id, "kind": "blind", "from": start, "to": end, "reason": reason, "chain": previous_hash})
+    return orjson.dumps(
+        {
+            "id": event_id,
+            "kind": "blind",
+            "from": start and tuple(start),
+            "to": end and tuple(end),
+            "reason": reason,
+            "chain": previous_hash,
+        }
+    )

@@ -2,8 +2,8 @@
 
     sealed = crc32(name, 0, value) as 8 lower-case hex digits + value
 
-The name (the hash field) is part of the sum, so a record that was copied or renamed fails like one that was altered. The digits are compared
-as bytes: read as a number, a flipped letter case would pass.
+The name (the hash field) is part of the sum, so a record that was copied or renamed fails like one that was altered. The digits are
+compared as bytes: read as a number, a flipped letter case would pass.
 """
 
 from __future__ import annotations
