@@ -1,0 +1,157 @@
+"""Columns of a venue's frame -> price batches: every name, number and time checked, bad items left out and counted, the others used.
+
+The usual frame (names seen before, all numbers good, one time) takes the short way, whose cost is a few list passes in C; the long way asks
+item by item and gives the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from monitor.margin.prices import PriceKind
+from monitor.wire.frames import EARLIEST_MS, Decoded, Fault, is_name, is_time
+from monitor.wire.price_text import BadNumber, number_of, price_of, prices_of
+from monitor.wire.prices import PriceBatch
+
+__all__ = ["MOST_NAMES", "Columns", "column"]
+
+MOST_NAMES = 50_000
+"""Names one connection may bring, over all kinds; more is a venue gone wrong, not a market."""
+
+
+def column(items: Sequence[Any], key: str) -> list[Any]:
+    """One field of every item, None where an item is no object or lacks it."""
+    try:
+        return [item[key] for item in items]
+    except (KeyError, TypeError, IndexError):
+        return [item.get(key) if type(item) is dict else None for item in items]
+
+
+class Columns:
+    """Makes the batches of one connection. Remembers the names checked, and the last rates: one is handed on when it changes."""
+
+    __slots__ = ("_known", "_rates", "venue")
+
+    def __init__(self, venue: str) -> None:
+        self.venue = venue
+        self._known: set[str] = set()
+        self._rates: dict[PriceKind, dict[str, float]] = {}
+
+    def prices(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
+        """Adds a batch of prices (finite, > 0). `times`: of each item, or one for all (0: the venue gives none).
+
+        A name that comes twice in a frame counts once, with its last good value.
+        """
+        batch_times = _shared_times(times, len(names), decoded.received_at_ns)
+        if batch_times is not None:
+            good = prices_of(values)
+            if good is not None and self._all_known(names):
+                if names:
+                    decoded.batches.append(
+                        PriceBatch(
+                            venue=self.venue,
+                            kind=kind,
+                            names=names,
+                            prices=good,
+                            venue_times_ms=batch_times,
+                            received_at_ns=decoded.received_at_ns,
+                        )
+                    )
+                return
+        self._slowly(decoded, kind, names, values, times)
+
+    def _all_known(self, names: list[Any]) -> bool:
+        try:
+            return self._known.issuperset(names) and (len(names) == 1 or len(set(names)) == len(names))
+        except TypeError:
+            return False
+
+    def _slowly(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
+        taken: dict[str, tuple[float, int]] = {}
+        for index, name in enumerate(names):
+            if not self.admits(name, decoded):
+                continue
+            time = times if type(times) is int else times[index]  # type: ignore[index]
+            if (time != 0 or type(times) is not int) and not is_time(time, decoded.received_at_ns):
+                decoded.reject(Fault.BAD_TIME)
+                continue
+            price = price_of(values[index])
+            if isinstance(price, BadNumber):
+                decoded.reject(price.value)
+                continue
+            taken.pop(name, None)
+            taken[name] = (price, time)
+        self._emit(decoded, kind, taken)
+
+    def rates(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
+        """Adds a batch of numbers of either sign, of the names whose number changed. An empty string or null stands for none."""
+        last = self._rates.setdefault(kind, {})
+        taken: dict[str, tuple[float, int]] = {}
+        for index, name in enumerate(names):
+            value = values[index]
+            if value is None or value == "":
+                continue
+            number = number_of(value)
+            if number is None:
+                decoded.reject(Fault.NOT_A_NUMBER)
+                continue
+            try:
+                if last.get(name) == number:
+                    continue
+            except TypeError:
+                decoded.reject(Fault.BAD_NAME)
+                continue
+            if not self.admits(name, decoded):
+                continue
+            time = times if type(times) is int else times[index]  # type: ignore[index]
+            if time != 0 and not is_time(time, decoded.received_at_ns):
+                decoded.reject(Fault.BAD_TIME)
+                continue
+            last[name] = number
+            taken[name] = (number, time)
+        self._emit(decoded, kind, taken)
+
+    def admits(self, name: Any, decoded: Decoded) -> bool:
+        """Whether this is a name, counted if it is not. Remembers it."""
+        try:
+            if name in self._known:
+                return True
+        except TypeError:
+            decoded.reject(Fault.BAD_NAME)
+            return False
+        if not is_name(name):
+            decoded.reject(Fault.BAD_NAME)
+            return False
+        if len(self._known) >= MOST_NAMES:
+            decoded.reject(Fault.TOO_MANY_NAMES)
+            return False
+        self._known.add(name)
+        return True
+
+    def _emit(self, decoded: Decoded, kind: PriceKind, taken: dict[str, tuple[float, int]]) -> None:
+        if taken:
+            decoded.batches.append(
+                PriceBatch(
+                    venue=self.venue,
+                    kind=kind,
+                    names=list(taken),
+                    prices=[price for price, _time in taken.values()],
+                    venue_times_ms=[time for _price, time in taken.values()],
+                    received_at_ns=decoded.received_at_ns,
+                )
+            )
+
+
+def _shared_times(times: list[Any] | int, count: int, received_at_ns: int) -> list[int] | None:
+    """The times as a list when all items share a good one (or there is none, 0), else None."""
+    if type(times) is int:
+        return [times] * count if times == 0 or is_time(times, received_at_ns) else None
+    if not times:  # an empty frame
+        return []
+    first = times[0]  # type: ignore[index]
+    if type(first) is int and first >= EARLIEST_MS and times.count(first) == count and is_time(first, received_at_ns):  # type: ignore[union-attr]
+        return [first] * count
+    if not all(is_time(time, received_at_ns) for time in times):  # type: ignore[union-attr]
+        return None
+    return times  # type: ignore[return-value]

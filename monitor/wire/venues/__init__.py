@@ -1,0 +1,1 @@
+"""One module per venue: its codec and the topics that carry what is wanted."""

@@ -1,0 +1,113 @@
+"""Frames of both Binance futures markets: mark price, asset index and index price events, answers to requests.
+
+Event `markPriceUpdate`: `s` symbol, `p` mark price, `i` index price of the instrument (not of an asset: not taken), `r` funding rate ("" on
+delivery contracts), `T` next funding time, `E` event time ms. `assetIndexUpdate`: `s` asset + "USD", `i` index price in USD.
+Frames come bare (`/ws`) or as `{"stream", "data"}` (`/stream`), single or as an array.
+
+Source: Binance developer documentation, "Mark Price Stream", "Mark Price Stream for All market", "Multi-Assets Mode Asset Index", "Live
+Subscribing/Unsubscribing to streams", as carried by several client libraries; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from monitor.errors import CodecError
+from monitor.margin.prices import PriceKind
+from monitor.wire.columns import Columns, column
+from monitor.wire.frames import Confirmed, Decoded, Denied, Fault, Notice
+
+__all__ = ["BinanceCodec"]
+
+
+class BinanceCodec:
+    """One connection to Binance futures. The connection's requests are numbered; answers carry the number and no topic."""
+
+    def __init__(self, venue: str) -> None:
+        self.venue = venue
+        self._columns = Columns(venue)
+
+    def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
+        """Marks and funding rates (when changed), asset indices, and answers to requests. Raises CodecError."""
+        try:
+            body = orjson.loads(frame)
+        except orjson.JSONDecodeError as error:
+            raise CodecError(self.venue, Fault.NOT_JSON, frame, str(error)) from None
+        decoded = Decoded(received_at_ns)
+        if type(body) is dict and "data" in body:
+            body = body["data"]
+        if type(body) is list:
+            self._array(body, decoded, frame)
+        elif type(body) is not dict:
+            raise CodecError(self.venue, Fault.WRONG_SHAPE, frame, "neither an object nor an array")
+        elif "e" in body:
+            self._array([body], decoded, frame)
+        elif not self._answer(body, decoded):
+            raise CodecError(self.venue, Fault.UNKNOWN_MESSAGE, frame)
+        return decoded
+
+    def _array(self, items: list[Any], decoded: Decoded, frame: bytes) -> None:
+        """Events of one frame. A frame that mixes kinds of event is cut by kind."""
+        events = column(items, "e")
+        kinds = {event for event in events if type(event) is str}
+        if len(kinds) == 1 and len(kinds) == len({type(event) for event in events}):
+            self._events(kinds.pop(), items, decoded, frame)
+            return
+        if items and not kinds:
+            raise CodecError(self.venue, Fault.WRONG_SHAPE, frame, "no event has a type")
+        for kind in sorted(kinds):
+            same = [item for item, event in zip(items, events, strict=True) if event == kind]
+            self._events(kind, same, decoded, frame)
+        for event in events:
+            if type(event) is not str:
+                decoded.reject(Fault.WRONG_SHAPE)
+
+    def _events(self, event: str, items: list[Any], decoded: Decoded, frame: bytes) -> None:
+        names, times = column(items, "s"), column(items, "E")
+        if event == "markPriceUpdate":
+            self._columns.prices(decoded, PriceKind.MARK, names, column(items, "p"), times)
+            self._columns.rates(decoded, PriceKind.FUNDING_RATE, names, column(items, "r"), times)
+        elif event == "assetIndexUpdate":
+            assets = [name[:-3] if type(name) is str and name.endswith("USD") else None for name in names]
+            self._columns.prices(decoded, PriceKind.INDEX, assets, column(items, "i"), times)
+        elif event == "indexPriceUpdate":
+            assets = [name[:-3] if type(name) is str and name.endswith("USD") else None for name in column(items, "i")]
+            self._columns.prices(decoded, PriceKind.INDEX, assets, column(items, "p"), times)
+        else:
+            raise CodecError(self.venue, Fault.UNKNOWN_MESSAGE, frame, f"event {event[:40]!r}")
+
+    @staticmethod
+    def _answer(body: dict[str, Any], decoded: Decoded) -> bool:
+        """Whether this is the answer to a request. Errors come as {"error": {"code", "msg"}} or {"code", "msg"}, id optional."""
+        request = body.get("id")
+        number = request if type(request) is int else None
+        error = body["error"] if type(body.get("error")) is dict else body
+        if "code" in error:
+            decoded.controls.append(Denied(request=number, text=f"{error.get('code')}: {error.get('msg')}"[:200]))
+        elif "result" in body and body["result"] is None and number is not None:
+            decoded.controls.append(Confirmed(request=number))
+        elif "result" in body:
+            decoded.controls.append(Notice(f"subscriptions: {body['result']}"[:200]))
+        else:
+            return False
+        return True
+
+    def opening(self) -> Sequence[bytes]:
+        """Nothing is said before subscribing."""
+        return ()
+
+    def subscribe(self, topics: Sequence[str], request: int) -> bytes:
+        """`{"method": "SUBSCRIBE", "params": [...], "id": n}`."""
+        return orjson.dumps({"method": "SUBSCRIBE", "params": list(topics), "id": request})
+
+    def unsubscribe(self, topics: Sequence[str], request: int) -> bytes:
+        """`{"method": "UNSUBSCRIBE", "params": [...], "id": n}`."""
+        return orjson.dumps({"method": "UNSUBSCRIBE", "params": list(topics), "id": request})
+
+    def ping(self, request: int) -> bytes | None:
+        """None: the server sends WebSocket pings, which the library answers."""
+        del request
+        return None
