@@ -23,6 +23,8 @@ class PriceKind(StrEnum):
     OPEN_INTEREST = "open_interest"
     DEPOSITS = "deposits"
     BORROWS = "borrows"
+    STALE = "stale"
+    """Not a price: names are `<kind>:<name>`, the number is 1 when that price must not be used any more and 0 when it may be again."""
 
 
 Table = Mapping[str, Decimal]

@@ -7,6 +7,7 @@ computed from the prices as they stood at its tick.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from decimal import Decimal
 
 from monitor.margin.numbers import exact_of_float
@@ -56,6 +57,10 @@ class PriceStore:
         self._prices[key].update(zip(names, prices, strict=True))
         self._times[key].update(zip(names, times, strict=True))
 
+    def forget(self, venue: str, kind: PriceKind, name: str) -> None:
+        """Takes a price away: it must not be used any more."""
+        self._prices.get((venue, kind), {}).pop(name, None)
+
     def price(self, venue: str, kind: PriceKind, name: str) -> float | None:
         """The last price, or None."""
         return self._prices.get((venue, kind), {}).get(name)
@@ -68,10 +73,12 @@ class PriceStore:
         """All numbers of a venue as exact decimals."""
         view = self._views.get(venue)
         if view is None:
-            floats = {kind: self._prices.setdefault((venue, kind), {}) for kind in PriceKind}
-            for kind in PriceKind:
+            tables = {field.name: PriceKind(field.name) for field in fields(Prices)}
+            for kind in tables.values():
+                self._prices.setdefault((venue, kind), {})
                 self._times.setdefault((venue, kind), {})
-            view = self._views[venue] = Prices(**{kind.value: _Exact(table) for kind, table in floats.items()})
+            view = Prices(**{name: _Exact(self._prices[venue, kind]) for name, kind in tables.items()})
+            self._views[venue] = view
         return view
 
     def count(self, venue: str) -> int:
