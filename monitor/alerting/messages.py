@@ -180,7 +180,7 @@ def render(body: Mapping[str, Any], markup: Markup = Markup.TEXT) -> Message:
         moves = _moves(body, markup)
         if moves:
             say(moves)
-        positions = [position for position in body.get("positions") or () if isinstance(position, Mapping)]
+        positions = _mappings(body.get("positions"))
         chosen = _telling(positions)
         for position in chosen:
             say(bullet + _position(position, markup))
@@ -209,7 +209,7 @@ def _figures_in_line(body: Mapping[str, Any]) -> list[str]:
     for name, key, up in (("equity", "equity", False), ("maintenance", "maintenance_margin", True), ("headroom", "headroom", False)):
         if body.get(key) is not None:
             parts.append(f"{name}={money(body[key], up=up)}{currency}")
-    near = _telling([position for position in body.get("positions") or () if isinstance(position, Mapping)])[:1]
+    near = _telling(_mappings(body.get("positions")))[:1]
     parts += [f"nearest={_position(position, Markup.TEXT, clean_only=True)!r}" for position in near]
     cure = body.get("cure")
     if isinstance(cure, Mapping) and decimal_of(cure.get("deposit")):
@@ -277,11 +277,10 @@ def _cure(body: Mapping[str, Any], markup: Markup, currency: str) -> str:
     ways: list[str] = []
     if decimal_of(cure.get("deposit")):
         ways.append(f"deposit {literal(money(cure['deposit'], up=True), markup)}{currency}")
-    for step in cure.get("reduce") or ():
-        if isinstance(step, Mapping) and len(ways) < 4:
-            side = step.get("side")
-            what = f"{literal(step.get('quantity', '?'), markup)} of {literal(step.get('instrument', '?'), markup)}"
-            ways.append(f"close {what}" + (f" {literal(side, markup)}" if side and side != "both" else ""))
+    for step in _mappings(cure.get("reduce"))[:3]:
+        side = step.get("side")
+        what = f"{literal(step.get('quantity', '?'), markup)} of {literal(step.get('instrument', '?'), markup)}"
+        ways.append(f"close {what}" + (f" {literal(side, markup)}" if side and side != "both" else ""))
     return ", or ".join(ways)
 
 
@@ -301,6 +300,10 @@ def _cause(body: Mapping[str, Any], markup: Markup, *, clean_only: bool = False)
         case kind:
             rest = (f"{shown(key)} {shown(value)}" for key, value in cause.items() if key != "kind" and _is_scalar(value))
             return " ".join((shown(kind), *rest))
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def _is_scalar(value: object) -> bool:

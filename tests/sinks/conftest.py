@@ -1,0 +1,7 @@
+"""Fixtures of the sinks' tests."""
+
+from __future__ import annotations
+
+from tests.support.mosquitto import mosquitto
+
+__all__ = ["mosquitto"]
