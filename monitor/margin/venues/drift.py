@@ -3,8 +3,8 @@
 total collateral = sum of deposits * price * asset weight + sum of perpetual profit * price (profit times its weight, a loss in full);
 margin requirement = sum of borrows * price * liability weight + sum of |worst-case size| * mark * margin ratio * price of the quote +
 0.01 per open order. Initial side: initial weights, the worse of oracle price and 5-minute average of an asset, positive profit of a
-position at most 100, the user's own `max_margin_ratio` r: ratio at least r, asset weight at most 1 - r, liability weight at least 1 + r.
-Liquidatable when total collateral < maintenance requirement.
+position at most 100, the user's own `max_margin_ratio` r: ratio at least r, asset weight at most 1 - r, liability weight at least 1 + r,
+the quote asset excepted. Liquidatable when total collateral < maintenance requirement.
 
 Size premium, s = isqrt(10 * size in 1e-9 + 1), f = imf factor (1e-6), weights in 1e-4, all divisions truncated:
   liability, perpetual ratio: max(w, w - w/5 + s*f/1e7);  asset: min(w, 1.1e10 / (1e6 + s*f/1e5)).
@@ -70,6 +70,8 @@ RULES = (
         debts="requirement",
         liquidation="below",
         profit_joins_wallet=False,
+        ratio_limits_weights=True,
+        quote_asset="USDC",
         weight_quantum=QUANTUM,
         initial_profit_cap=Decimal(100),
         order_fee=Decimal("0.01"),

@@ -31,6 +31,7 @@ RULES = (
         debts="requirement",
         liquidation="below",
         margin_in_profit=True,
+        printed_ratio="health",
         scale_at_strict_price=True,
         worst_case_orders=True,
     ),

@@ -27,7 +27,7 @@ RULES = (
         modes=(MULTI, SINGLE),
         models=(STANDARD, PORTFOLIO),
         closing_fee="mark",
-        inverse_ratio=True,
+        printed_ratio="inverse",
         options_in_equity=True,
     ),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
+from monitor.margin.numbers import ZERO
 from monitor.margin.schedules import Tier
 
 if TYPE_CHECKING:
@@ -50,15 +51,15 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class MarginParts:
-    """Margins of one position in the settle asset, part by part; None where an input is missing, and then `missing` says which.
+    """Margins of one position in the settle asset, part by part; None where an input is missing.
 
-    initial margin = base + fee + loss_cover; maintenance margin = maintenance + fee.
+    initial margin = base + fee + loss_cover; maintenance margin = maintenance + fee. `missing` says why maintenance or fee is None.
     """
 
     base: Decimal | None
     maintenance: Decimal | None
-    fee: Decimal | None = None
-    loss_cover: Decimal | None = None
+    fee: Decimal | None = ZERO
+    loss_cover: Decimal | None = ZERO
     missing: str | None = None
 
 
@@ -78,7 +79,10 @@ class VenueRules:
         debts: A debt lowers `equity`, or is a `requirement` with its debt weight.
         netting: `larger_side`: per underlying the larger of the margins of longs and of shorts.
         liquidation: `at` equity <= requirement, or `below`: equity < requirement.
-        inverse_ratio: The venue prints equity / requirement.
+        printed_ratio: What the venue prints: `ratio` requirement / equity, `inverse` equity / requirement, or `health` 100 * (equity -
+            requirement) / requirement.
+        ratio_limits_weights: `minimum_initial_rate` r also limits initial weights to 1 - r and initial debt weights to at least 1 + r.
+        quote_asset: Exempt from that limit: the venue's own quote asset.
         requirement_at_debt_weight: In multi_asset, requirements in an asset count times its index times its debt weight.
         profit_joins_wallet: Profit is part of the settle asset's amount before weights; else it is counted beside it, without them.
         margin_in_profit: A position's margin is taken out of its profit before weights (Mango).
@@ -111,7 +115,9 @@ class VenueRules:
     debts: Literal["equity", "requirement"] = "equity"
     netting: Literal["none", "larger_side"] = "none"
     liquidation: Literal["at", "below"] = "at"
-    inverse_ratio: bool = False
+    printed_ratio: Literal["ratio", "inverse", "health"] = "ratio"
+    ratio_limits_weights: bool = False
+    quote_asset: str | None = None
     requirement_at_debt_weight: bool = False
     profit_joins_wallet: bool = True
     margin_in_profit: bool = False
