@@ -28,6 +28,7 @@ LONGEST_NAME = 160
 MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~=&$^@:])")
 LIVE_SIGNS = re.compile(r"([@<]|:(?=//))")
 RANKS = {level.word: int(level) for level in Level}
+INTERNAL = frozenset({"kind", "received_at_ns", "venue_time_ms"})
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are never printed as they are: controls, direction and zero-width marks, line separators, unassigned."""
 
@@ -176,7 +177,7 @@ def render(body: Mapping[str, Any], markup: Markup = Markup.TEXT) -> Message:
         )
         shortfall = decimal_of(body.get("shortfall"))
         if shortfall:
-            say(f"Short of the {shown(_word(body.get('level')))} threshold by {shown(money(shortfall, up=True))}{currency}")
+            say(f"Missing to leave {shown(_word(body.get('level')))}: {shown(money(shortfall, up=True))}{currency}")
         moves = _moves(body, markup)
         if moves:
             say(moves)
@@ -291,15 +292,14 @@ def _cause(body: Mapping[str, Any], markup: Markup, *, clean_only: bool = False)
     cause = body.get("cause")
     if not isinstance(cause, Mapping):
         return ""
-    match cause.get("kind"):
-        case "mark":
-            at = utc(cause.get("venue_time_ms"))
-            return f"mark {shown(cause.get('instrument', '?'))} {shown(price(cause.get('price')))}" + (f" at {shown(at)}" if at else "")
-        case "document":
-            return f"account document {shown(cause.get('epoch', '?'))}/{shown(cause.get('sequence', '?'))}"
-        case kind:
-            rest = (f"{shown(key)} {shown(value)}" for key, value in cause.items() if key != "kind" and _is_scalar(value))
-            return " ".join((shown(kind), *rest))
+    kind = shown(cause.get("kind", "?"))
+    if cause.get("price") is not None:
+        at = utc(cause.get("venue_time_ms"))
+        return f"{kind} {shown(cause.get('instrument', '?'))} {shown(price(cause['price']))}" + (f" at {shown(at)}" if at else "")
+    if cause.get("kind") == "document":
+        return f"account document {shown(cause.get('epoch', '?'))}/{shown(cause.get('sequence', '?'))}"
+    rest = (f"{shown(key)} {shown(value)}" for key, value in cause.items() if key not in INTERNAL and _is_scalar(value))
+    return " ".join((kind, *rest))
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:

@@ -34,7 +34,7 @@ class ConsoleSink:
     async def deliver(self, row: Row) -> Delivery:
         """Writes one line; unavailable while the reader is not reading or has gone."""
         if not self._is_writable():
-            return self.statistics.count(Unavailable(Reason.BUSY, "nobody reads standard output"))
+            return self.statistics.count(Unavailable(Reason.BUSY, detail="nobody reads standard output"))
         try:
             body = read_body(row)
         except ValueError as error:
@@ -47,7 +47,7 @@ class ConsoleSink:
             self._stream.write(text + "\n")
             self._stream.flush()
         except (OSError, ValueError) as error:
-            return self.statistics.count(Unavailable(Reason.CLOSED, str(error)))
+            return self.statistics.count(Unavailable(Reason.CLOSED, detail=str(error)))
         return self.statistics.count(Delivered())
 
     async def close(self) -> None:

@@ -109,7 +109,7 @@ class MqttSink:
     ) -> None:
         self.name = name
         self.statistics = SinkStatistics()
-        self.last_error = Unavailable(Reason.UNREACHABLE, "not connected yet")
+        self.last_error = Unavailable(Reason.UNREACHABLE, detail="not connected yet")
         self._options = options
         self._may_connect = may_connect
         self._backoff = Backoff(uniform, most_s=15.0)
@@ -164,7 +164,7 @@ class MqttSink:
         self.statistics.entered()
         try:
             if before is not None and not await before.went_well():
-                return self.statistics.count(Unavailable(Reason.EARLIER, "an earlier row of the account was not delivered"))
+                return self.statistics.count(Unavailable(Reason.EARLIER, detail="an earlier row of the account was not delivered"))
             async with self._slots:
                 delivery = await self._publish(row, body)
             mine.is_good = not isinstance(delivery, Unavailable)
@@ -218,11 +218,11 @@ class MqttSink:
             if connection is None:
                 return self.last_error
             connection.abort()  # what was sent may still arrive: order is kept by starting anew
-            return Unavailable(Reason.TIMEOUT, f"no acknowledgement within {self._options.timeout_s:g} s")
+            return Unavailable(Reason.TIMEOUT, detail=f"no acknowledgement within {self._options.timeout_s:g} s")
         except _TooLarge as error:
             return Refused(Reason.TOO_LARGE, str(error))
         except aiomqtt.MqttError as error:
-            return Unavailable(Reason.CLOSED, str(error))
+            return Unavailable(Reason.CLOSED, detail=str(error))
         return _verdict(messages, codes)
 
     async def _keep_connected(self, closing: asyncio.Future[None]) -> None:
@@ -235,7 +235,7 @@ class MqttSink:
                 if loop.time() - started >= HELD_S:
                     self._backoff.reset()
             else:
-                self.last_error = Unavailable(Reason.NOT_LEADING, "another process holds the partitions")
+                self.last_error = Unavailable(Reason.NOT_LEADING, detail="another process holds the partitions")
             await asyncio.wait((closing,), timeout=self._backoff.next())
 
     async def _one_connection(self, closing: asyncio.Future[None]) -> Unavailable:
@@ -244,7 +244,9 @@ class MqttSink:
             async with self._connection_to_broker() as connection:
                 online = await self._send_status(connection, "online")
                 if isinstance(online, Refused):
-                    return Unavailable(online.reason, f"the broker does not let us write to {self._options.status_topic}: {online.detail}")
+                    return Unavailable(
+                        online.reason, detail=f"the broker does not let us write to {self._options.status_topic}: {online.detail}"
+                    )
                 if isinstance(online, Unavailable):
                     return online
                 self.statistics.connects += 1
@@ -258,15 +260,15 @@ class MqttSink:
                 if why is None:
                     await self._send_status(connection, "offline")
                     why = "closed by us"
-                return Unavailable(Reason.CLOSED, why)
+                return Unavailable(Reason.CLOSED, detail=why)
         except TimeoutError:
-            return Unavailable(Reason.TIMEOUT, f"no connection within {self._options.timeout_s:g} s")
+            return Unavailable(Reason.TIMEOUT, detail=f"no connection within {self._options.timeout_s:g} s")
         except ssl.SSLError as error:
-            return Unavailable(Reason.TLS, str(error))
+            return Unavailable(Reason.TLS, detail=str(error))
         except MqttConnectError as error:
-            return Unavailable(Reason.DENIED, f"the broker refuses the connection: {error}")
+            return Unavailable(Reason.DENIED, detail=f"the broker refuses the connection: {error}")
         except (aiomqtt.MqttError, OSError, ValueError) as error:
-            return Unavailable(Reason.TLS if "certificate" in str(error).lower() else Reason.UNREACHABLE, str(error))
+            return Unavailable(Reason.TLS if "certificate" in str(error).lower() else Reason.UNREACHABLE, detail=str(error))
 
     @contextlib.asynccontextmanager
     async def _connection_to_broker(self) -> AsyncIterator[_Connection]:
@@ -294,9 +296,9 @@ class MqttSink:
             async with asyncio.timeout(limit):
                 codes = await connection.publish_acknowledged(messages)
         except TimeoutError:
-            return Unavailable(Reason.TIMEOUT, f"no acknowledgement of the status within {limit:g} s")
+            return Unavailable(Reason.TIMEOUT, detail=f"no acknowledgement of the status within {limit:g} s")
         except aiomqtt.MqttError as error:
-            return Unavailable(Reason.CLOSED, str(error))
+            return Unavailable(Reason.CLOSED, detail=str(error))
         return _verdict(messages, codes)
 
 

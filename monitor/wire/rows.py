@@ -43,8 +43,8 @@ class Unavailable:
     """
 
     reason: str
-    detail: str = ""
     retry_after_s: float | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def test_a_message_says_all_that_is_needed_to_act() -> None:
         "level before: watch",
         "Equity 1,030,895.55 USDT",
         "headroom 184,000.45 USDT",
-        "Short of the margin call threshold by 27,723.31 USDT",
+        "Missing to leave margin call: 27,723.31 USDT",
         "all marks fall by 6.11%",
         "BTCUSDT 109.488: mark 26,316.89, liquidation 24,316.892 (7.59% below), unrealized -56,354.57",
         "ETHUSDT long 3683.979: mark 1,327.3, no liquidation price, unrealized -448,192.89",
