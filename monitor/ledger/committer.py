@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from monitor.errors import LedgerError
-from monitor.ledger.changes import Change, Observation, TicksRead, UpdatesRead, size_of
+from monitor.ledger.changes import Change, DocumentChange, Hold, Observation, TicksRead, UpdatesRead, size_of
 from monitor.ledger.keys import level_name
 from monitor.ledger.partition import Partition
-from monitor.ledger.records import NEVER
+from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion
 from monitor.ledger.statistics import LedgerStatistics
 from monitor.margin.levels import Level
 
@@ -70,7 +70,8 @@ class Committer:
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
         self._listeners: list[asyncio.Event] = []
-        self._latest: dict[str, tuple[Level, str | None, int]] = {}
+        self._latest: dict[str, tuple[Level, str | None, int]] = {}  # by pool: the last queued verdict, and how many are queued
+        self._versions: dict[str, tuple[AccountVersion, int]] = {}  # by account, likewise
 
     @property
     def statistics(self) -> LedgerStatistics:
@@ -99,6 +100,14 @@ class Committer:
         state = self.partition.state
         record = NEVER if state is None else state.levels.get(name, NEVER)
         return record.level, record.unknown
+
+    def version(self, account: str) -> AccountVersion | None:
+        """The version of an account's document as it will stand when all that is queued is written; None: never heard of."""
+        queued = self._versions.get(account)
+        if queued is not None:
+            return queued[0]
+        state = self.partition.state
+        return None if state is None else state.accounts.get(account)
 
     def listen(self, event: asyncio.Event) -> None:
         """Sets this event after each commit that wrote rows: the wake-up of a sink worker of this process."""
@@ -227,29 +236,38 @@ class Committer:
             name = level_name(change.account, change.pool)
             known = self._latest.get(name)
             self._latest[name] = (change.level, change.unknown, 1 if known is None else known[2] + 1)
+        elif isinstance(change, DocumentChange | Hold):
+            account = change.account
+            if isinstance(change, Hold):
+                version = (self.version(account) or NO_DOCUMENT)._replace(hold=change.reason)
+            else:
+                version = AccountVersion.of(change.epoch, change.sequence, change.document, None)
+            count = self._versions[account][1] if account in self._versions else 0
+            self._versions[account] = (version, count + 1)
 
     def _pop(self) -> None:
-        change = self._queue.popleft()
+        self._gone(self._queue.popleft())
+
+    def _gone(self, change: Change) -> None:
+        """Takes a change that left the queue out of the counts."""
         self._urgent -= not isinstance(change, TicksRead | UpdatesRead)
         self.queued_bytes -= size_of(change)
         if isinstance(change, Observation):
-            self._forget(change)
-
-    def _forget(self, change: Observation) -> None:
-        name = level_name(change.account, change.pool)
-        level, unknown, count = self._latest.pop(name)
-        if count > 1:
-            self._latest[name] = (level, unknown, count - 1)
+            name = level_name(change.account, change.pool)
+            level, unknown, count = self._latest.pop(name)
+            if count > 1:
+                self._latest[name] = (level, unknown, count - 1)
+        elif isinstance(change, DocumentChange | Hold):
+            version, count = self._versions.pop(change.account)
+            if count > 1:
+                self._versions[change.account] = (version, count - 1)
 
     def _drop(self) -> None:
+        """Empties the queue behind the commit under way. What that one holds is told by the partition when it is done."""
         self._dropped = True
-        statistics = self.statistics
-        statistics.queue_drops += 1
+        self.statistics.queue_drops += 1
         while len(self._queue) > self._flying:
-            change = self._queue.pop()
-            statistics.dropped_changes += 1
+            self._gone(self._queue.pop())
+            self.statistics.dropped_changes += 1
             self._put -= 1
-            self._urgent -= not isinstance(change, TicksRead | UpdatesRead)
-            self.queued_bytes -= size_of(change)
-            if isinstance(change, Observation):
-                self._forget(change)
+        self._wake.set()

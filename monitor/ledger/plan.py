@@ -24,14 +24,11 @@ from monitor.ledger.changes import (
 from monitor.ledger.connection import Command
 from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys, level_name
-from monitor.ledger.records import NEVER, AccountVersion, LevelRecord, account_record, level_record
+from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion, LevelRecord, account_record, level_record
 from monitor.margin.levels import Level
 from monitor.wire.events import EventId, blind_body, chain_hash, level_body
 
 __all__ = ["Committed", "Plan", "plan_commit"]
-
-_NO_DOCUMENT = AccountVersion(-1, -1, 0, None)
-"""Below every version, so that any document may follow a hold on an account that never had one."""
 
 
 @dataclass(slots=True)
@@ -130,7 +127,7 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
             account = change.account
             known = plan.accounts.get(account) or state.accounts.get(account)
             if isinstance(change, Hold):
-                version = (known or _NO_DOCUMENT)._replace(hold=change.reason)
+                version = (known or NO_DOCUMENT)._replace(hold=change.reason)
                 document = documents.get(account, stored.get(account))
             else:
                 if known is not None and (change.epoch, change.sequence) <= (known.epoch, known.sequence):

@@ -11,7 +11,17 @@ from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
 from monitor.wire.seal import seal, unseal
 
-__all__ = ["NEVER", "NOWHERE", "AccountVersion", "LevelRecord", "account_record", "level_record", "read_account", "read_level"]
+__all__ = [
+    "NEVER",
+    "NOWHERE",
+    "NO_DOCUMENT",
+    "AccountVersion",
+    "LevelRecord",
+    "account_record",
+    "level_record",
+    "read_account",
+    "read_level",
+]
 
 NOWHERE = TickPosition(0, 0, 0)
 """Before any tick."""
@@ -32,6 +42,10 @@ class AccountVersion(NamedTuple):
     def of(cls, epoch: int, sequence: int, document: bytes | None, hold: str | None) -> AccountVersion:
         """The version of a stored document."""
         return cls(epoch, sequence, 0 if document is None else crc32(document), hold)
+
+
+NO_DOCUMENT = AccountVersion(-1, -1, 0, None)
+"""Below every version, so that any document may follow a hold on an account that never had one."""
 
 
 class LevelRecord(NamedTuple):
