@@ -486,7 +486,7 @@ def _verdict(messages: Sequence[_Publication], codes: Sequence[ReasonCode]) -> D
             case 0x95:  # packet too large
                 return Refused(Reason.TOO_LARGE, detail)
             case 0x97:  # quota exceeded
-                return Unavailable(Reason.BUSY, detail)
+                return Unavailable(Reason.BUSY, detail=detail)
             case _:
-                return Unavailable(Reason.SERVER_ERROR, detail)
+                return Unavailable(Reason.SERVER_ERROR, detail=detail)
     return Delivered()
