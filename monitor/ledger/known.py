@@ -51,8 +51,8 @@ class KnownLedger:
         known = self.batches.get(partition, 0)
         if before.batch < known:
             raise LedgerBroken(
-                f"partition {partition}: the ledger stands at batch {before.batch}, {self.path} has seen {known}: its end was lost, or a backup "
-                "was restored. Re-publish all accounts and start with --accept-ledger to go on with it"
+                f"partition {partition}: the ledger stands at batch {before.batch}, {self.path} has seen {known}: its end was lost, or a "
+                "backup was restored. Re-publish all accounts and start with --accept-ledger to go on with it"
             )
 
     def accept(self) -> None:

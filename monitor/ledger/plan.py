@@ -26,7 +26,7 @@ from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys, level_name
 from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion, LevelRecord, account_record, level_record
 from monitor.margin.levels import Level
-from monitor.wire.events import EventId, blind_body, chain_hash, level_body
+from monitor.wire.events import blind_body, chain_hash, level_body
 
 __all__ = ["Committed", "Plan", "plan_commit"]
 
@@ -95,9 +95,10 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
                 continue
             seq += 1
             rev, episode = old.rev + 1, old.episode + (old.level is Level.HEALTHY and change.level is not Level.HEALTHY)
-            event_id = EventId(partition, seq, token)
+            stream_id = f"{seq}-{token}"
+            event_id = f"{partition}/{stream_id}"
             body = level_body(
-                event_id=str(event_id),
+                event_id=event_id,
                 account=change.account,
                 pool=change.pool,
                 level=change.level,
@@ -110,7 +111,7 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
                 previous_hash=chain,
                 facts=change.facts,
             )
-            chain = _append(plan, keys, event_id, chain, body)
+            chain = _append(plan, keys, stream_id, chain_hash(chain, event_id, body), body)
             if old.rev:
                 digest ^= level_digest(name, old.rev)
             else:
@@ -120,9 +121,10 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
         elif isinstance(change, Blind):
             seq += 1
             plan.blind_rows += 1
-            event_id = EventId(partition, seq, token)
-            body = blind_body(event_id=str(event_id), start=change.start, end=change.end, reason=change.reason, previous_hash=chain)
-            chain = _append(plan, keys, event_id, chain, body)
+            stream_id = f"{seq}-{token}"
+            event_id = f"{partition}/{stream_id}"
+            body = blind_body(event_id=event_id, start=change.start, end=change.end, reason=change.reason, previous_hash=chain)
+            chain = _append(plan, keys, stream_id, chain_hash(chain, event_id, body), body)
         elif isinstance(change, DocumentChange | Hold):
             account = change.account
             known = plan.accounts.get(account) or state.accounts.get(account)
@@ -174,11 +176,10 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
     return plan
 
 
-def _append(plan: Plan, keys: PartitionKeys, event_id: EventId, chain: str, body: bytes) -> str:
-    after = chain_hash(chain, str(event_id), body)
-    plan.writes.append(("XADD", keys.events, event_id.stream_id, "e", body, "h", after))
+def _append(plan: Plan, keys: PartitionKeys, stream_id: str, chain: str, body: bytes) -> str:
+    plan.writes.append(("XADD", keys.events, stream_id, "e", body, "h", chain))
     plan.rows += 1
-    return after
+    return chain
 
 
 def _flat(records: Mapping[str, bytes]) -> list[str | bytes]:

@@ -62,6 +62,7 @@ class LevelRecord(NamedTuple):
 NEVER = LevelRecord(Level.HEALTHY, None, 0, 0, NOWHERE, 0)
 """The verdict of a pool without a record: it has never left healthy."""
 
+_WORDS = tuple(level.word for level in Level)
 _DOCUMENT = b',"doc":'
 
 
@@ -89,7 +90,7 @@ def level_record(name: str, record: LevelRecord) -> bytes:
     """The sealed record of a pool's verdict."""
     value = orjson.dumps(
         {
-            "level": record.level.word,
+            "level": _WORDS[record.level],
             "unknown": record.unknown,
             "rev": record.rev,
             "episode": record.episode,

@@ -20,6 +20,8 @@ __all__ = ["HASH_LENGTH", "EventId", "TickPosition", "blind_body", "chain_hash",
 
 HASH_LENGTH = 32
 
+_WORDS = tuple(level.word for level in Level)
+
 
 class TickPosition(NamedTuple):
     """Where in the tick log something was decided: writer's epoch, message number in it, place of the tick in the message.
@@ -97,8 +99,8 @@ def level_body(
             "kind": "level",
             "account": account,
             "pool": pool,
-            "level": level.word,
-            "previous": previous.word,
+            "level": _WORDS[level],
+            "previous": _WORDS[previous],
             "unknown": unknown,
             "previous_unknown": previous_unknown,
             "rev": rev,
