@@ -56,7 +56,7 @@ class VenueProfile:
         topics: What to subscribe for what is wanted.
         ping, limits: see there.
         session_s: Age at which a connection is replaced, before the venue cuts it; None where the venue does not.
-        silence_s: A connection without any frame for so long is dead, whatever its pings say.
+        silence_s: A connection with a confirmed topic and without any price for so long is dead, whatever its pings say.
         confirm_s: A subscription not confirmed for so long is asked again.
     """
 

@@ -92,7 +92,8 @@ class Publisher:
             batches, self._pending = self._pending, []
             if len(batches) > 1:
                 batches = self._merge(batches)
-            await self._write_until_taken(batches)
+            if batches:  # none: a write that had to be repeated took them along
+                await self._write_until_taken(batches)
             if not self._pending:
                 self._idle.set()
 

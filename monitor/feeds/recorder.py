@@ -92,8 +92,9 @@ class Recorder:
         self.statistics.size_bytes += len(text)
 
     def _begin_file(self, first_ns: int, now: float) -> None:
-        stamp = datetime.fromtimestamp(first_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        self._file = (self.folder / f"{self.venue}-{stamp}.frames.jsonl.gz").open("xb")
+        seconds, fraction = divmod(first_ns, 10**9)
+        stamp = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S")
+        self._file = (self.folder / f"{self.venue}-{stamp}.{fraction:09d}Z.frames.jsonl.gz").open("xb")
         self._packer = zlib.compressobj(6, wbits=31)
         self._begun_at, self._in_file = now, 0
         self.statistics.files += 1

@@ -1,6 +1,6 @@
 """One socket to one venue: opens it, subscribes until all topics are confirmed, reads, answers pings, notices silence, ends with a reason.
 
-That a peer answers pings says nothing about prices. Here a connection without frames ends by itself, and what each name's age means is
+That a peer answers pings says nothing about prices. Here a connection without prices ends by itself, and what each name's age means is
 decided in `monitor/feeds/freshness.py`.
 """
 
@@ -41,7 +41,7 @@ class Ended:
     """Why a session is over: `reason` from a closed set (metric label), the venue's words, and what it asked for.
 
     Reasons: `closed_<code>`, `reset`, `connect_failed`, `connect_timeout`, `status_<code>`, `bad_handshake`, `protocol_error`, `silent`,
-    `pong_missing`, `venue_ending`, `rotated`.
+    `unanswered`, `pong_missing`, `venue_ending`, `rotated`.
     """
 
     reason: str
@@ -104,7 +104,7 @@ class Session:
         self.ended: Ended | None = None
         self.confirmed: set[str] = set()
         self.opened_at = 0.0
-        self.last_frame_at = 0.0
+        self.last_data_at = 0.0
         self._changed = asyncio.Event()
         self._codec = profile.codec(endpoint)
         self._messages = RateLimit(profile.limits.messages, profile.limits.messages_period_s, clock)
@@ -114,6 +114,8 @@ class Session:
         self._one_by_one: set[str] = set()
         self._again: set[str] = set()
         self._requests = 0
+        self._confirmed_at: float | None = None
+        self._unanswered = 0
         self._ping_sent_at: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._log = log.bind(venue=profile.venue, endpoint=endpoint)
@@ -175,7 +177,7 @@ class Session:
             return Ended("connect_failed", str(error)[:200])
         except WebSocketException as error:
             return Ended("protocol_error", str(error)[:200])
-        self.opened_at = self.last_frame_at = self.clock.monotonic()
+        self.opened_at = self.last_data_at = self.clock.monotonic()
         self.opened.set()
         self.statistics.connected += 1
         self.statistics.sessions += 1
@@ -205,7 +207,6 @@ class Session:
             while True:
                 frame = await connection.recv(decode=False)
                 received_at_ns = clock.wall_ns()
-                self.last_frame_at = clock.monotonic()
                 statistics.messages += 1
                 statistics.size_bytes += len(frame)
                 if tap is not None:
@@ -224,10 +225,11 @@ class Session:
                     for control in decoded.controls:
                         await self._control(control, connection)
                 if decoded.batches:
+                    self.last_data_at = clock.monotonic()
                     held = owner.receive(self, decoded.batches)
                     if held is not None:
                         await held
-                        self.last_frame_at = clock.monotonic()
+                        self.last_data_at = clock.monotonic()
         except ConnectionClosed as error:
             raise _Over(self._closed(error)) from None
         except (WebSocketException, OSError, EOFError) as error:
@@ -272,6 +274,9 @@ class Session:
                 raise _Over(Ended("venue_ending", control.text, self._lived()))
 
     def _confirm(self, keys: Sequence[str]) -> None:
+        self._unanswered = 0
+        if self._confirmed_at is None:
+            self._confirmed_at = self.clock.monotonic()
         wanted = set(self.owner.wanted_keys())
         self.confirmed.update(key for key in keys if key in wanted)
         for key in keys:
@@ -288,6 +293,7 @@ class Session:
 
     def _deny(self, denied: Denied) -> None:
         """A refused request of one topic refuses the topic; one of several is asked again topic by topic, to find the bad one."""
+        self._unanswered = 0
         keys = denied.topics
         if denied.request is not None and not keys:
             keys = self._pending.pop(denied.request, ((), 0.0))[0]
@@ -319,6 +325,7 @@ class Session:
                     del self._pending[request]
                     if keys:
                         self.statistics.subscribe_timeouts += 1
+                        self._unanswered += 1
                         self._log.warning("feed_subscription_unanswered", topics=",".join(keys)[:200])
             wanted = list(self.owner.wanted_keys())
             waiting = {key for keys, _deadline in self._pending.values() for key in keys}
@@ -362,8 +369,11 @@ class Session:
         while True:
             await clock.sleep(WATCH_S)
             now = clock.monotonic()
-            if now - self.last_frame_at > profile.silence_s:
-                raise _Over(Ended("silent", f"no frame for {now - self.last_frame_at:.1f} s", self._lived()))
+            silent_s = 0.0 if self._confirmed_at is None else now - max(self._confirmed_at, self.last_data_at)
+            if silent_s > profile.silence_s:
+                raise _Over(Ended("silent", f"no price for {silent_s:.1f} s", self._lived()))
+            if self._unanswered >= 2:
+                raise _Over(Ended("unanswered", "no answer to two requests", self._lived()))
             if self._ping_sent_at is not None and now - self._ping_sent_at > profile.ping.answer_s:
                 raise _Over(Ended("pong_missing", f"no answer to a ping for {now - self._ping_sent_at:.1f} s", self._lived()))
             if profile.session_s is not None and now - self.opened_at > profile.session_s:

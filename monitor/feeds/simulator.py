@@ -187,7 +187,11 @@ class Simulator:
 
     async def _hear(self, client: Client) -> None:
         limit = self.dialect.messages_per_s
-        async for message in client.connection:
+        while True:
+            try:
+                message = await client.connection.recv()
+            except ConnectionClosed:
+                return
             self.statistics.messages += 1
             now = self._clock.monotonic()
             client.heard_at.append(now)
@@ -198,8 +202,11 @@ class Simulator:
                 await client.connection.close(1008, "Too many requests")
                 return
             heard = client.peer.hear(message.encode() if isinstance(message, str) else message, self._clock.wall_ns() // 1_000_000)
-            for frame in heard.replies:
-                await client.connection.send(frame, text=True)
+            try:
+                for frame in heard.replies:
+                    await client.connection.send(frame, text=True)
+            except ConnectionClosed:
+                return
             if heard.close is not None:
                 await client.connection.close(*heard.close)
                 return

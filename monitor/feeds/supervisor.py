@@ -178,19 +178,19 @@ class _Slot:
         await feed.connects.take()
         session = Session(feed.profile, self.endpoint, self, clock=feed.clock, statistics=feed.statistics, tap=feed.tap)
         self.sessions.add(session)
+        self._sessions_changed()
         session.start(group)
         await first_of(session.opened, session.over)
-        self._count_open()
+        self._sessions_changed()
         return session
 
     def _left(self, session: Session) -> None:
         self.sessions.discard(session)
-        self._count_open()
+        self._sessions_changed()
 
-    def _count_open(self) -> None:
-        carrying = sum(session.opened.is_set() and not session.over.is_set() for session in self.sessions)
-        self.shared = carrying > 1
-        if carrying:
+    def _sessions_changed(self) -> None:
+        self.shared = len(self.sessions) > 1
+        if any(session.opened.is_set() and not session.over.is_set() for session in self.sessions):
             self.freshness.down_since = None
         elif self.freshness.down_since is None:
             self.freshness.down_since = self.feed.now()

@@ -1,9 +1,9 @@
 """Tapes: what a simulator plays. An iterator of (seconds since its start, quotes or one raw frame), from candles, recordings or a market.
 
-Candles carry four prices and no order between high and low. They are played as four moments, evenly spaced over the candle: open; low
-and high in the order that the candle's direction suggests (a rising candle falls first: open, low, high, close; a falling one rises first:
-open, high, low, close); then close. With `close_only` each candle gives one moment, at its end. These are last-trade prices where the file's
-are: a replay of them shows what marks of that course would have done, not what the venue's own marks were.
+Candles carry four prices and no order between high and low. They are played as four moments, evenly spaced over the candle: open; low and
+high in the order that the candle's direction suggests (a rising candle falls first: open, low, high, close; a falling one rises first:
+open, high, low, close); close. With `close_only` each candle gives one moment, at its end. The prices are what the file holds, usually
+last trades: a replay shows what marks of that course would have done, not what the venue's own marks were.
 """
 
 from __future__ import annotations
