@@ -83,6 +83,16 @@ class Committer:
         """Queued changes."""
         return len(self._queue)
 
+    @property
+    def accepted(self) -> int:
+        """How many changes were ever queued; with `done` it tells when one of them is proven."""
+        return self._put
+
+    @property
+    def done(self) -> int:
+        """How many of them are proven to be committed."""
+        return self._done
+
     def proven_age_s(self) -> float:
         """Seconds since the sending of the last commit that is proven: how long ago this process certainly held the partition."""
         return self._clock() - self.partition.proven_at

@@ -92,7 +92,7 @@ class FeedsStage:
                 yield Sample("feed_reconnects_total", count, (venue, reason))
 
     async def _write(self, batches: Sequence[PriceBatch]) -> None:
-        """The publisher's writer. What an earlier failure left unanswered goes first, under its own numbers; a repeat of it is then done."""
+        """The publisher's writer. What a failure left unanswered goes first, under its own numbers; a repeat of it is then done."""
         if self._writer.has_unanswered:
             repeated = batches is self._last
             await self._writer.retry()

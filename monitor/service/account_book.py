@@ -1,0 +1,87 @@
+"""The documents of the accounts this process evaluates, kept as bytes and parsed when a person or an event needs one.
+
+A million parsed accounts would not fit in memory; their bytes do. The last few thousand parsed ones are remembered.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from monitor.margin.pools import MarginPool, cut
+from monitor.margin.tables import Tables
+from monitor.wire.documents import Document, parse_document, read_document
+
+__all__ = ["AccountBook", "Held"]
+
+REMEMBERED = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One account, parsed: its document, its tables (the document's own over the venue's), its margin pools by name."""
+
+    document: Document
+    pools: dict[str, MarginPool]
+
+
+class AccountBook:
+    """Documents by account id. `known` gives the configured tables of a venue."""
+
+    def __init__(self, known: Callable[[str], Tables]) -> None:
+        self.known = known
+        self._bytes: dict[str, bytes] = {}
+        self._parsed: OrderedDict[str, Held] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many accounts."""
+        return len(self._bytes)
+
+    def __iter__(self) -> Iterator[str]:
+        """Account ids."""
+        return iter(self._bytes)
+
+    def __contains__(self, account_id: str) -> bool:
+        """Whether the account is held."""
+        return account_id in self._bytes
+
+    def put(self, data: bytes, now: datetime) -> Held:
+        """Takes a document of the stream or the ledger in place of the one before. Raises RefusedError when it is not one."""
+        held = self._parse(data, now)
+        account_id = held.document.account_id
+        self._bytes[account_id] = data
+        self._remember(account_id, held)
+        return held
+
+    def remove(self, account_id: str) -> None:
+        """Forgets an account."""
+        self._bytes.pop(account_id, None)
+        self._parsed.pop(account_id, None)
+
+    def data(self, account_id: str) -> bytes:
+        """The document's bytes. Raises KeyError."""
+        return self._bytes[account_id]
+
+    def held(self, account_id: str, now: datetime) -> Held:
+        """The parsed account. Raises KeyError when it is not held."""
+        held = self._parsed.get(account_id)
+        if held is None:
+            held = self._parse(self._bytes[account_id], now)
+            self._remember(account_id, held)
+        else:
+            self._parsed.move_to_end(account_id)
+        return held
+
+    def _parse(self, data: bytes, now: datetime) -> Held:
+        document = read_document(parse_document(data), purpose="stream", known=self.known)
+        assert document.account is not None
+        tables = document.tables.over(self.known(document.account.venue))
+        return Held(document, {pool.name: pool for pool in cut(document.account, tables, now)})
+
+    def _remember(self, account_id: str, held: Held) -> None:
+        self._parsed[account_id] = held
+        self._parsed.move_to_end(account_id)
+        while len(self._parsed) > REMEMBERED:
+            self._parsed.popitem(last=False)
