@@ -181,7 +181,7 @@ def model_of(instrument: Instrument, prices: Prices, as_of: datetime) -> tuple[B
     """
     forward, volatility = prices.forward.get(instrument.name), prices.volatility.get(instrument.name)
     if forward is None or volatility is None:
-        return f"no {'forward' if forward is None else 'volatility'} of {instrument.name}"
+        return f"{'forward' if forward is None else 'volatility'} of {instrument.name} is missing"
     assert instrument.strike is not None and instrument.expiry is not None
     model = Black76.of(
         call=instrument.option_type == "call",
@@ -201,5 +201,5 @@ def model_mark(instrument: Instrument, prices: Prices, as_of: datetime) -> Decim
         return mark
     model = model_of(instrument, prices, as_of)
     if isinstance(model, str):
-        return f"no mark price and {model}"
+        return f"mark price of {instrument.name} is missing, and so is what Black-76 needs: {model}"
     return model[0].price(model[1])

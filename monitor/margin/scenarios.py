@@ -97,7 +97,7 @@ def risk_units(
     for leg in legs:
         underlying = leg.instrument.underlying
         if underlying is None:
-            nameless[leg.name] = RiskUnit(underlying=leg.name, missing=f"{leg.name} has no underlying: portfolio margin needs it")
+            nameless[leg.name] = RiskUnit(underlying=leg.name, missing=f"underlying of {leg.name} is missing: portfolio margin needs it")
         else:
             units.setdefault(underlying, []).append(leg)
     money = _Money(prices, currency, valuation_currency)
@@ -119,7 +119,7 @@ class _Money:
         if asset == self.valuation_currency:
             return ONE
         price = self.prices.index.get(asset)
-        return f"no index price of {asset}" if price is None else price
+        return f"index price of {asset} is missing" if price is None else price
 
     def rate(self, asset: str) -> Decimal | str:
         """Units of the pool's currency per unit of the asset; or, as a text, what is missing."""
@@ -175,7 +175,7 @@ def _exposure(leg: Leg, money: _Money, as_of: datetime, at_index: bool) -> _Expo
         return _Exposure(delta * rate, years, option=(model, forward, model.price(forward), leg.units * rate))
     mark = money.prices.mark.get(leg.name)
     if mark is None:
-        return f"no mark price of {leg.name}"
+        return f"mark price of {leg.name} is missing"
     delta = (leg.units / mark if leg.inverse else leg.units * mark) * rate
     base = delta
     if at_index:
@@ -195,7 +195,7 @@ def _exposure(leg: Leg, money: _Money, as_of: datetime, at_index: bool) -> _Expo
 
 def _unit(underlying: str, legs: Sequence[Leg], money: _Money, risk: Risk | None, as_of: datetime, at_index: bool) -> RiskUnit:
     if risk is None:
-        return RiskUnit(underlying=underlying, missing=f"no risk scenarios of {underlying}")
+        return RiskUnit(underlying=underlying, missing=f"risk scenarios of {underlying} are missing")
     exposures: list[_Exposure] = []
     for leg in legs:
         exposure = _exposure(leg, money, as_of, at_index)

@@ -169,8 +169,9 @@ def test_an_inverse_mark_as_the_venue_printed_it() -> None:
 def test_a_given_mark_wins_and_a_missing_input_is_named() -> None:
     """Missing is unknown, with the reason; a mark needs no model."""
     assert model_mark(put(), Prices(mark={"P": D("0.05")}), NOW) == D("0.05")
-    assert model_mark(put(), Prices(volatility={"P": D(1)}), NOW) == "no mark price and no forward of P"
-    assert model_mark(put(), Prices(forward={"P": D(1)}), NOW) == "no mark price and no volatility of P"
+    no_mark = "mark price of P is missing, and so is what Black-76 needs"
+    assert model_mark(put(), Prices(volatility={"P": D(1)}), NOW) == f"{no_mark}: forward of P is missing"
+    assert model_mark(put(), Prices(forward={"P": D(1)}), NOW) == f"{no_mark}: volatility of P is missing"
     model = model_of(put(), Prices(forward={"P": D(1)}, volatility={"P": D(1)}, interest_rate={"ETH": D("0.1")}), NOW)
     assert not isinstance(model, str) and model[0].rate == D("0.1") and model[0].years == 0
 
