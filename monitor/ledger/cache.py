@@ -273,7 +273,7 @@ class HealthWriter:
 
     async def remove(self, accounts: Sequence[str]) -> None:
         """Takes away the snapshots of removed accounts. Raises LedgerUnavailable."""
-        await self._send([("DEL", health_key(account)) for account in accounts])
+        await self._send([("SET", health_key(account), b"", "PX", 1) for account in accounts])  # DEL is not among our commands
 
     def close(self) -> None:
         """Drops the connection; the next write makes a new one."""

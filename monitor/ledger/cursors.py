@@ -39,6 +39,7 @@ class SinkStatistics:
         raised: Attempts that ended in an exception of the sink's own code.
         seq: The last row delivered or refused.
         failing_since: Monotonic time of the first failure since the last success; None when all is well.
+        detail: What the sink said at its last failure.
         deliver_seconds: How long a successful attempt took.
     """
 
@@ -48,6 +49,7 @@ class SinkStatistics:
     raised: int = 0
     seq: int = 0
     failing_since: float | None = None
+    detail: str = ""
     deliver_seconds: Durations = field(default_factory=Durations)
 
 
@@ -218,7 +220,7 @@ class SinkWorker:
                 self.statistics.raised += 1
                 raises += 1
                 reason = f"{type(error).__name__}: {error}"
-                result = Unavailable("raised") if raises < self._most_raises else Refused(f"raised {raises} times: {reason}")
+                result = Unavailable("raised", detail=reason) if raises < self._most_raises else Refused("raised", reason)
             match result:
                 case Delivered():
                     crash_at("sink.delivered")
@@ -236,6 +238,7 @@ class SinkWorker:
                 case Unavailable() as failure:
                     counts = self.statistics.unavailable
                     counts[failure.reason] = counts.get(failure.reason, 0) + 1
+                    self.statistics.detail = failure.detail
                     if self.statistics.failing_since is None:
                         self.statistics.failing_since = began
                     await _wait(self._skip, max(pause * random.uniform(0.5, 1.0), failure.retry_after_s or 0.0))

@@ -1,0 +1,134 @@
+"""A proxy between a client and redis-server that does to one chosen EXEC what a network can do.
+
+- cut_reply: the server gets the request and answers; the client gets a closed connection instead of the answer
+- drop_request: neither the request nor an answer arrives; the connection is closed
+- hold: the request stays on its way until the client has given up, then it reaches the server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from monitor.ledger.connection import Endpoint
+
+__all__ = ["ACTIONS", "FaultProxy"]
+
+ACTIONS = ("cut_reply", "drop_request", "hold")
+_EXEC = b"*1\r\n$4\r\nEXEC\r\n"
+
+
+class FaultProxy:
+    """Listens on a unix socket and forwards to another one. `arm` chooses what happens to which EXEC, counted over all connections."""
+
+    def __init__(self, socket: Path, target: str) -> None:
+        self.endpoint = Endpoint(path=str(socket))
+        self.execs = 0
+        self.struck = 0
+        self.closed_by_client = asyncio.Event()
+        self._socket, self._target = socket, target
+        self._at = 0
+        self._action = ""
+        self._hold_until: asyncio.Event | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def arm(self, action: str, *, after: int = 1, hold_until: asyncio.Event | None = None) -> None:
+        """The EXEC that comes `after` so many from now is struck. A held one goes on at `hold_until`, or when its client has closed."""
+        self._action, self._at, self._hold_until = action, self.execs + after, hold_until
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[FaultProxy]:
+        """Serves until the block ends."""
+        server = await asyncio.start_unix_server(self._serve, str(self._socket))
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in list(self._writers):
+                writer.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(client_out)
+        server_out: asyncio.StreamWriter | None = None
+        try:
+            server_in, server_out = await asyncio.open_unix_connection(self._target)
+            self._writers.add(server_out)
+            muted = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                back = group.create_task(self._backward(server_in, client_out, muted))
+                await self._forward(client_in, server_out, muted)
+                back.cancel()
+        except* (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            for writer in (client_out, server_out):
+                if writer is not None:
+                    writer.transport.abort()
+                    self._writers.discard(writer)
+            self._tasks.discard(task)
+
+    async def _backward(self, server_in: asyncio.StreamReader, client_out: asyncio.StreamWriter, muted: asyncio.Event) -> None:
+        while data := await server_in.read(1 << 16):
+            if not muted.is_set():
+                client_out.write(data)
+                await client_out.drain()
+        client_out.close()
+
+    async def _forward(
+        self,
+        client_in: asyncio.StreamReader,
+        server_out: asyncio.StreamWriter,
+        muted: asyncio.Event,
+    ) -> None:
+        tail = b""
+        while data := await client_in.read(1 << 20):
+            seen = (tail + data).count(_EXEC) - tail.count(_EXEC)
+            tail = (tail + data)[-len(_EXEC) + 1 :]
+            before = self.execs
+            self.execs += seen
+            if not (self._action and before < self._at <= self.execs):
+                server_out.write(data)
+                await server_out.drain()
+                continue
+            action, self._action = self._action, ""
+            self.struck += 1
+            muted.set()
+            if action == "cut_reply":
+                server_out.write(data)
+                await server_out.drain()
+                await self._worked_off()
+                return
+            if action == "drop_request":
+                return
+            await self._client_gone(client_in)
+            self.closed_by_client.set()
+            if self._hold_until is not None:
+                await self._hold_until.wait()
+            server_out.write(data)
+            await server_out.drain()
+            await self._worked_off()
+            return
+
+    async def _client_gone(self, client_in: asyncio.StreamReader) -> None:
+        while await client_in.read(1 << 16):
+            pass
+
+    async def _worked_off(self) -> None:
+        """A moment in which the server certainly works off what it got: two PINGs of another connection come back."""
+        reader, writer = await asyncio.open_unix_connection(self._target)
+        writer.write(b"PING\r\n")
+        await reader.readline()
+        writer.write(b"PING\r\n")
+        await reader.readline()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
