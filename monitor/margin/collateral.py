@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 
 from monitor.margin.instruments import ONE_WEIGHT, Asset
 from monitor.margin.numbers import ZERO
 from monitor.margin.prices import Prices
-from monitor.margin.schedules import Tier, WeightTable
+from monitor.margin.schedules import Pieces, Tier, WeightTable
 from monitor.margin.venues import VenueRules
 
-__all__ = ["Borrowing", "Side", "borrowing", "debt_of", "effective_weight", "holding_weight", "scaled"]
+__all__ = ["Borrowing", "Side", "borrowing", "debt_of", "effective_weight", "holding_weight", "initial_holding_weight", "scaled",
+"worth_pieces"]
 
 ONE = Decimal(1)
 PREMIUM = Decimal("1.1")
@@ -137,3 +139,54 @@ def borrowing(asset: Asset, debt: Decimal) -> Borrowing:
     Nothing without tiers.
     """
     return NO_BORROWING if asset.borrow_tiers is None else _row_margin(asset.borrow_tiers.at(debt), debt)
+
+
+def _slices(table: WeightTable) -> list[tuple[Decimal, Decimal, Decimal]]:
+    """Rows (floor, k0, k1): above the floor the weighted amount is k0 + k1 * amount."""
+    rows: list[tuple[Decimal, Decimal, Decimal]] = []
+    for row in table.rows:
+        if rows:
+            _, k0, k1 = rows[-1]
+            rows.append((row.floor, k0 + (k1 - row.weight) * row.floor, row.weight))
+        else:
+            rows.append((row.floor, ZERO, row.weight))
+    return rows
+
+
+def worth_pieces(
+    asset: Asset, rules: VenueRules, *, collateral: bool, borrows: bool, equity_factor: Decimal, requirement_factor: Decimal
+) -> tuple[tuple[Decimal, ...], Pieces]:
+    """Levels and pieces of what an amount x of an asset adds to headroom, per unit of its price, maintenance side.
+
+    x >= 0: equity_factor * weighted amount. x < 0: the weighted debt, in equity or requirement as the rules say, its borrowing margin and
+    the fee of buying it back. Without the size premium, which is not piecewise polynomial.
+
+    Args:
+        borrows: Borrowing margins and repaying fees apply (cross pools).
+        equity_factor, requirement_factor: Headroom is equity_factor * equity - requirement_factor * requirement.
+    """
+    below: list[tuple[Decimal, tuple[Decimal, Decimal, Decimal]]] = []
+    debts = _slices(asset.debt_weights)
+    tiers = asset.borrow_tiers if borrows else None
+    starts = sorted({floor for floor, _, _ in debts} | ({ZERO, *tiers.levels} if tiers is not None else set()))
+    fee = asset.taker_fee if borrows else ZERO
+    owed_factor = requirement_factor if rules.debts == "requirement" else equity_factor
+    for start in starts:
+        _, k0, k1 = next(row for row in reversed(debts) if row[0] <= start)
+        c0, c1, c2 = -owed_factor * k0, -owed_factor * k1, ZERO
+        if tiers is not None:
+            b0, b1, b2 = tiers.pieces[bisect_right(tiers.levels, start)]
+            margin = requirement_factor * (ONE + fee)
+            c0, c1, c2 = c0 - margin * b0, c1 - margin * b1, -margin * b2
+        if fee:
+            c1 -= requirement_factor * fee
+        below.append((start, (c0, -c1, c2)))  # in x = -debt
+    levels = [-start for start, _ in reversed(below)]
+    pieces = [piece for _, piece in reversed(below)]
+    if collateral:
+        above = _slices(asset.weights)
+        levels += [floor for floor, _, _ in above[1:]]
+        pieces += [(equity_factor * k0, equity_factor * k1, ZERO) for _, k0, k1 in above]
+    else:
+        pieces.append((ZERO, ZERO, ZERO))
+    return tuple(levels), tuple(pieces)

@@ -28,6 +28,7 @@ from monitor.margin.positions import (
     size_leg,
 )
 from monitor.margin.prices import Prices
+from monitor.margin.scenarios import RiskUnit, risk_units
 
 __all__ = ["AssetWorth", "CollateralHealth", "PoolHealth", "PositionHealth", "Term", "Worked", "evaluate", "margins", "work"]
 
@@ -83,7 +84,7 @@ class PoolHealth:
     unknown: str | None
     terms: tuple[Term, ...]
     collateral: tuple[CollateralHealth, ...]
-    risk_units: tuple[object, ...]
+    risk_units: tuple[RiskUnit, ...]
     positions: tuple[PositionHealth, ...]
 
     @property
@@ -171,7 +172,7 @@ class Worked:
     net_value: Decimal | None
     terms: list[Term]
     fees: Decimal | None
-    risk_units: tuple[object, ...]
+    risk_units: tuple[RiskUnit, ...]
     missing: list[str]
 
     @property
@@ -472,7 +473,7 @@ def work(pool: MarginPool, prices: Prices, as_of: datetime) -> Worked:
             _value_asset(pool, worth, prices)
             _borrow(pool, worth)
     _equities(pool, worked)
-    _requirements(pool, worked)
+    _requirements(pool, worked, prices, as_of)
     return worked
 
 
@@ -525,7 +526,7 @@ def _positions_term(pool: MarginPool, worked: Worked) -> Term:
     return Term("positions", initial, maintenance)
 
 
-def _requirements(pool: MarginPool, worked: Worked) -> None:
+def _requirements(pool: MarginPool, worked: Worked, prices: Prices, as_of: datetime) -> None:
     """Terms and fees, and the reasons why they cannot be told."""
     rules = pool.rules
     terms = worked.terms
@@ -538,7 +539,9 @@ def _requirements(pool: MarginPool, worked: Worked) -> None:
             if reason not in worked.missing:
                 worked.missing.append(reason)
     if not rules.margin_in_profit:
-        if not pool.portfolio:
+        if pool.portfolio:
+            terms.extend(_risk_terms(pool, worked, prices, as_of))
+        else:
             terms.append(_positions_term(pool, worked))
         if pool.orders:
             terms.append(_orders_term(pool, worked))
@@ -560,6 +563,21 @@ def _requirements(pool: MarginPool, worked: Worked) -> None:
     if rules.closing_fee == "mark":
         for state in worked.priced:
             worked.fees = _plus(worked.fees, _times(state.exit_fee, worked.worths[state.leg.settle].price))
+
+
+def _risk_terms(pool: MarginPool, worked: Worked, prices: Prices, as_of: datetime) -> list[Term]:
+    """Margins of each underlying under portfolio margin."""
+    worked.risk_units = risk_units(
+        pool.legs,
+        prices,
+        pool.tables.risk,
+        as_of,
+        currency=pool.currency,
+        valuation_currency=pool.account.valuation_currency,
+        at_index=pool.rules.scenarios_at_index,
+    )
+    worked.missing.extend(unit.missing for unit in worked.risk_units if unit.missing is not None and unit.missing not in worked.missing)
+    return [Term(f"risk:{unit.underlying}", unit.initial_margin, unit.maintenance_margin) for unit in worked.risk_units]
 
 
 def _borrowing_term(worked: Worked) -> list[Term]:

@@ -80,8 +80,8 @@ class MarginPool:
 
     @property
     def portfolio(self) -> bool:
-        """True under portfolio margin: requirements come from scenarios."""
-        return self.account.margin_model == "portfolio"
+        """True under portfolio margin: requirements come from scenarios. An isolated position is never part of them."""
+        return not self.isolated and self.account.margin_model == "portfolio"
 
 
 def _instrument(tables: Tables, name: str, path: str) -> Instrument:

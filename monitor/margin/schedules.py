@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 
 from monitor.margin.numbers import EXACT, ZERO
 
-__all__ = ["Tier", "TierTable", "WeightRow", "WeightTable"]
+__all__ = ["Pieces", "Tier", "TierTable", "WeightRow", "WeightTable", "pieces_of_row"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +37,66 @@ class Tier:
     slope: Decimal = ZERO
 
 
+Pieces = tuple[tuple[Decimal, Decimal, Decimal], ...]
+"""Coefficients (k0, k1, k2) of k0 + k1*x + k2*x^2, one per interval."""
+
+
+def pieces_of_row(rate: Decimal, slope: Decimal, deduction: Decimal, floor: Decimal, end: Decimal | None) -> list[tuple[Decimal, Pieces]]:
+    """Pieces of max(0, x * (rate + slope*x) - deduction) on floor < x <= end: [(start, (coefficients,)), ...].
+
+    One piece, or a zero one before it.
+    """
+    curve = (-deduction, rate, slope)
+    if floor * (rate + slope * floor) >= deduction:
+        return [(floor, (curve,))]
+    if slope:
+        zero: Decimal | None = ((rate * rate + 4 * slope * deduction).sqrt() - rate) / (2 * slope)
+    else:
+        zero = deduction / rate if rate else None
+    nothing = (ZERO, ZERO, ZERO)
+    if zero is None or (end is not None and zero >= end):
+        return [(floor, (nothing,))]
+    return [(floor, (nothing,)), (zero, (curve,))]
+
+
 @dataclass(frozen=True, slots=True)
 class TierTable:
-    """Ascending tiers with every maintenance rate and deduction filled in. Build with `of`."""
+    """Ascending tiers with every maintenance rate and deduction filled in. Build with `of`.
+
+    Attributes:
+        levels: Sizes at which the maintenance margin changes its formula, ascending; one fewer than `pieces`.
+        pieces: Its formula between them, for rows picked by notional.
+        continuous: It never jumps.
+        steepest: Its largest slope: the greatest rate where no row has a `slope`, else None.
+    """
 
     rows: tuple[Tier, ...]
     floors: tuple[Decimal, ...]
+    levels: tuple[Decimal, ...] = field(init=False, repr=False, compare=False)
+    pieces: Pieces = field(init=False, repr=False, compare=False)
+    continuous: bool = field(init=False, repr=False, compare=False)
+    steepest: Decimal | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        starts: list[Decimal] = []
+        pieces: list[tuple[Decimal, Decimal, Decimal]] = []
+        with localcontext(EXACT):
+            for index, row in enumerate(self.rows):
+                assert row.maintenance_rate is not None and row.deduction is not None
+                end = self.rows[index + 1].floor if index + 1 < len(self.rows) else None
+                for start, (curve,) in pieces_of_row(row.maintenance_rate, row.slope, row.deduction, row.floor, end):
+                    if not pieces or pieces[-1] != curve:
+                        starts.append(start)
+                        pieces.append(curve)
+            object.__setattr__(self, "levels", tuple(starts[1:]))
+            object.__setattr__(self, "pieces", tuple(pieces))
+            jumps = (
+                (a0 + a1 * x + a2 * x * x) != (b0 + b1 * x + b2 * x * x)
+                for x, (a0, a1, a2), (b0, b1, b2) in zip(starts[1:], pieces, pieces[1:], strict=False)
+            )
+            object.__setattr__(self, "continuous", not any(jumps))
+        rates = [row.maintenance_rate for row in self.rows if row.maintenance_rate is not None]
+        object.__setattr__(self, "steepest", None if any(row.slope for row in self.rows) else max(rates))
 
     @classmethod
     def of(cls, rows: Sequence[Tier]) -> TierTable:

@@ -25,7 +25,7 @@ from monitor.margin.numbers import ZERO
 from monitor.margin.schedules import Tier
 from monitor.margin.venues.rules import MULTI, PORTFOLIO, SINGLE, STANDARD, VenueRules
 
-__all__ = ["RULES", "short_option"]
+__all__ = ["RULES", "short_option", "short_option_kink"]
 
 HIGH, LOW, MAINTENANCE = Decimal("0.15"), Decimal("0.1"), Decimal("0.075")
 
@@ -53,6 +53,13 @@ def short_option(leg: Leg, mark: Decimal, underlying: Decimal, _row: Tier | None
     return initial * size, maintenance * size
 
 
+def short_option_kink(leg: Leg, underlying: Decimal) -> Decimal | None:
+    """Mark at which a short put's maintenance bends: max(0.075 U, 0.075 m) changes sides at m = U (1 coin of an inverse option)."""
+    if leg.instrument.option_type == "call":
+        return None
+    return Decimal(1) if leg.instrument.kind is Kind.INVERSE_OPTION else underlying
+
+
 RULES = (
     VenueRules(
         venue="deribit",
@@ -62,5 +69,6 @@ RULES = (
         models=(STANDARD, PORTFOLIO),
         liquidation="below",
         short_option=short_option,
+        short_option_kink=short_option_kink,
     ),
 )

@@ -29,5 +29,6 @@ RULES = (
         closing_fee="mark",
         printed_ratio="inverse",
         options_in_equity=True,
+        scenarios_at_index=True,
     ),
 )

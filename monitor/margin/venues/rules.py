@@ -87,6 +87,7 @@ class VenueRules:
         profit_joins_wallet: Profit is part of the settle asset's amount before weights; else it is counted beside it, without them.
         margin_in_profit: A position's margin is taken out of its profit before weights (Mango).
         options_in_equity: Option value is part of equity in the `standard` model.
+        scenarios_at_index: Under portfolio margin the profit of futures is taken from the index price and not from their mark.
         held_maintenance: Maintenance stands still while a liquidation price is solved for.
         isolated_price_at_entry: An isolated liquidation price takes maintenance on the value at entry.
         fee_at_bankruptcy: Without a stated leverage a cross position's closing fee is taken at the price where equity equals it.
@@ -122,6 +123,7 @@ class VenueRules:
     profit_joins_wallet: bool = True
     margin_in_profit: bool = False
     options_in_equity: bool = False
+    scenarios_at_index: bool = False
     held_maintenance: bool = False
     isolated_price_at_entry: bool = False
     fee_at_bankruptcy: bool = False
@@ -137,3 +139,4 @@ class VenueRules:
     asset_weight: Callable[[Decimal, Decimal, Decimal], Decimal] | None = None
     debt_weight: Callable[[Decimal, Decimal, Decimal], Decimal] | None = None
     short_option: Callable[[Leg, Decimal, Decimal, Tier | None], tuple[Decimal, Decimal] | None] | None = None
+    short_option_kink: Callable[[Leg, Decimal], Decimal | None] | None = None
