@@ -26,7 +26,7 @@ ifneq ($(shell cat .venv/.place 2>/dev/null),$(CURDIR))
 .PHONY: .venv/.run .venv/.dev
 endif
 
-.PHONY: help demo test check conformance bench faults docs-check dashboards wheel clean servers demo-servers python
+.PHONY: help demo test check conformance bench faults docs-check generated wheel clean servers demo-servers python
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -55,8 +55,9 @@ faults: .venv/.dev servers  ## the long campaigns: kills, cuts, full disks, fuzz
 docs-check: .venv/.dev servers  ## run every command block of the documents, and follow every link
 	@$(IN_TEMP) $(PY) scripts/docs_check.py $(ARGS)
 
-dashboards: .venv/.dev  ## write deploy/grafana/dashboards/*.json anew from generate.py
+generated: .venv/.dev  ## write the Grafana dashboards and the Kubernetes rules anew from their sources
 	$(PY) deploy/grafana/generate.py
+	$(PY) deploy/kubernetes/generate.py
 
 wheel: .venv/.dev  ## build dist/*.whl from pinned build tools
 	$(PY) -m hatchling build -t wheel

@@ -1,4 +1,4 @@
-"""Writes the Grafana dashboards: Risk, Feeds, Engine and alerts. Plain dictionaries; run `make dashboards` after a change.
+"""Writes the Grafana dashboards: Risk, Feeds, Engine and alerts. Plain dictionaries; run `make generated` after a change.
 
 A panel is one line here: title, what it tells (shown as its help), unit, and its queries. Identifiers and places on the grid are
 given by order. `tests/deploy/test_dashboards.py` holds the committed JSON to this file, every query to the metric catalogue, and runs

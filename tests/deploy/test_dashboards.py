@@ -39,7 +39,7 @@ def _queries() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_the_committed_dashboard_is_what_the_generator_writes(name: str) -> None:
-    """`make dashboards` was run after the last change, and the file is JSON."""
+    """`make generated` was run after the last change, and the file is JSON."""
     text = (FOLDER / name).read_text(encoding="utf-8")
 
     assert text == render(DASHBOARDS[name])

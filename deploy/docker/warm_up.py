@@ -1,0 +1,12 @@
+"""Compiles every kernel of the engine into NUMBA_CACHE_DIR, while the image is built: a container then starts without a compiler's delay."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from monitor.engine.evaluator import Evaluator
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    Evaluator(exact=lambda _account, _pool, _source, _prices: (Decimal(1), Decimal(0))).warm_up()
