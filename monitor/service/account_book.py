@@ -5,6 +5,7 @@ A million parsed accounts would not fit in memory; their bytes do. The last few 
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class AccountBook:
         self.known = known
         self._bytes: dict[str, bytes] = {}
         self._parsed: OrderedDict[str, Held] = OrderedDict()
+        self._venue_and_group: dict[str, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         """How many accounts."""
@@ -51,14 +53,22 @@ class AccountBook:
         """Takes a document of the stream or the ledger in place of the one before. Raises RefusedError when it is not one."""
         held = self._parse(data, now)
         account_id = held.document.account_id
+        account = held.document.account
+        assert account is not None
         self._bytes[account_id] = data
+        self._venue_and_group[account_id] = (sys.intern(account.venue), sys.intern(account.group or ""))
         self._remember(account_id, held)
         return held
+
+    def venue_and_group(self, account_id: str) -> tuple[str, str]:
+        """Venue and group ("" for none) of an account, without parsing it. Raises KeyError."""
+        return self._venue_and_group[account_id]
 
     def remove(self, account_id: str) -> None:
         """Forgets an account."""
         self._bytes.pop(account_id, None)
         self._parsed.pop(account_id, None)
+        self._venue_and_group.pop(account_id, None)
 
     def data(self, account_id: str) -> bytes:
         """The document's bytes. Raises KeyError."""

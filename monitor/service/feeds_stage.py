@@ -26,7 +26,7 @@ from monitor.service.settings import FeedsSettings
 from monitor.wire.frames import Wanted
 from monitor.wire.prices import PriceBatch
 
-__all__ = ["FeedsStage", "wanted_key"]
+__all__ = ["FeedsStage", "Room", "wanted_key"]
 
 WANTED_POLL_S = 1.0
 

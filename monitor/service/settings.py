@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -111,7 +112,7 @@ class SecretSection(Section):
             text = self.password_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(source=str(self.password_file), key="password_file", value=str(error), expected="a readable file") from None
-        if mode & 0o077:
+        if mode & 0o027:  # the group may read: systemd credentials and Kubernetes secrets are handed over so
             raise ConfigError(
                 source=str(self.password_file),
                 key="password_file",
@@ -229,6 +230,17 @@ class MqttSettings(SecretSection):
     tls: bool = False
     ca_file: Path | None = None
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "margin"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What TLS is checked by; None for plain TCP. Raises ConfigError when the file of authorities cannot be used."""
+        if not self.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file is not None else None)
+        except OSError as error:
+            raise ConfigError(
+                source=str(self.ca_file), key="sinks.mqtt.ca_file", value=str(error), expected="certificates in PEM form"
+            ) from None
 
 
 class SinkSettings(Section):

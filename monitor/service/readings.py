@@ -1,0 +1,264 @@
+"""What HTTP and metrics show of a running daemon: read from memory, never computed on the path of a tick."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from monitor.engine.evaluator import PoolView
+from monitor.errors import LedgerUnavailable
+from monitor.ledger.keys import PartitionKeys, partition_of
+from monitor.margin.levels import Level
+from monitor.service.evaluator_stage import EvaluatorStage
+from monitor.service.http import AccountQuery, Check
+from monitor.service.metrics import Sample
+
+if TYPE_CHECKING:
+    from monitor.service.wiring import Daemon
+
+__all__ = ["DaemonReadings"]
+
+STUCK_S = 15.0
+"""The evaluator looks at its streams twice a second; after so long without, the process is to be restarted."""
+
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.25, 2.0)
+EVENTS_SEARCHED = 2_000
+
+
+class DaemonReadings:
+    """Answers of one daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    # ------------------------------------------------------------------ health
+
+    def live(self) -> Sequence[Check]:
+        """The loop runs (else nobody would answer), and the evaluator looks at its streams."""
+        evaluator = self._daemon.evaluator
+        if evaluator is None or not evaluator.ready.is_set():
+            return [Check("process", True)]
+        age = time.monotonic() - evaluator.statistics.progress_at
+        return [Check("process", True), Check("evaluator", age < STUCK_S, f"last progress {age:.1f} s ago")]
+
+    def ready(self) -> Sequence[Check]:
+        """Whether the figures can be relied on."""
+        daemon = self._daemon
+        checks = []
+        if "evaluator" in daemon.stages:
+            evaluator = daemon.evaluator
+            loaded = evaluator is not None and evaluator.ready.is_set()
+            checks.append(Check("accounts", loaded, f"{len(evaluator.book)} loaded" if evaluator and loaded else "loading"))
+            fault = self._ledger_fault()
+            checks.append(Check("ledger", bool(daemon.committers) and fault is None, fault or ""))
+        if "feeds" in daemon.stages:
+            feeds = daemon.feeds.feeds if daemon.feeds is not None else {}
+            if not feeds:
+                checks.append(Check("feeds", False, "not started"))
+            for venue, feed in feeds.items():
+                detail = f"{feed.statistics.symbols} symbols"
+                missing, stale = feed.missing(), feed.stale
+                if missing:
+                    detail += f", {len(missing)} without a price ({missing[0][1]} ...)"
+                if stale:
+                    detail += f", {len(stale)} stale ({next(iter(stale))[1]} ...)"
+                checks.append(Check(f"feed {venue}", feed.is_ready(), detail))
+        return checks
+
+    def _ledger_fault(self) -> str | None:
+        for number, committer in self._daemon.committers.items():
+            fault = committer.fatal or committer.partition.fault
+            if fault is not None:
+                return f"partition {number}: {fault}"
+        return None
+
+    # ------------------------------------------------------------------ metrics
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition."""
+        return self._daemon.exposition.text(accept)
+
+    def samples(self) -> Iterable[Sample]:
+        """Samples of evaluator and ledger."""
+        daemon = self._daemon
+        evaluator = daemon.evaluator
+        if evaluator is None or not evaluator.ready.is_set():
+            return
+        engine, statistics = evaluator.engine, evaluator.statistics
+        counted = engine.statistics()
+        yield Sample("accounts", len(evaluator.book))
+        yield Sample("positions", counted.legs)
+        for level, count in engine.counts().items():
+            if level is not None:
+                yield Sample("pools", count, (level.word,))
+        reasons: dict[str, int] = {}
+        for account, _, reason in engine.unknown(1_000_000):
+            word = "held" if account in evaluator.holds else "price" if reason.startswith("no ") or "price" in reason else "document"
+            reasons[word] = reasons.get(word, 0) + 1
+        for word in ("price", "document", "held"):
+            yield Sample("pools_unknown", reasons.get(word, 0), (word,))
+        counts = engine.histogram(RATIOS)
+        cumulative = [sum(counts[: index + 1]) for index in range(len(RATIOS))]
+        yield Sample("margin_ratio_pools", (RATIOS, cumulative, sum(counts), 0.0))
+        for rank, view in enumerate(engine.worst(daemon.settings.evaluator.worst_accounts), start=1):
+            ratio = view.ratio if view.ratio is not None else float("inf")
+            yield Sample("worst_margin_ratio", ratio, (str(rank), view.account, view.pool))
+        yield Sample("heartbeat_timestamp_seconds", time.time() - (time.monotonic() - statistics.progress_at))
+        yield Sample("tick_messages_total", statistics.messages)
+        yield Sample("ticks_total", statistics.ticks)
+        yield Sample("tick_position", statistics.position.n)
+        yield Sample("tick_gaps_total", statistics.gaps)
+        yield Sample("evaluate_seconds", statistics.evaluate)
+        yield Sample("event_latency_seconds", statistics.latency)
+        for (level_word, kind), count in statistics.events.items():
+            yield Sample("events_total", count, (level_word, kind))
+        yield Sample("engine_exact_decisions_total", counted.exact_evaluations)
+        yield Sample("engine_exact_pools", counted.exact_pools)
+        yield Sample("updates_applied_total", statistics.applied)
+        for reason, count in statistics.dropped.items():
+            yield Sample("updates_dropped_total", count, (reason,))
+        yield from self._ledger_samples()
+
+    def _ledger_samples(self) -> Iterable[Sample]:
+        committers = self._daemon.committers.values()
+        for committer in committers:  # one partition is the usual case; of many, the first one's times stand for all
+            yield Sample("ledger_commit_seconds", committer.statistics.commit_seconds)
+            break
+        yield Sample("ledger_commits_total", sum(committer.statistics.commits for committer in committers))
+        yield Sample("ledger_settles_total", sum(committer.statistics.settled_applied for committer in committers), ("applied",))
+        yield Sample("ledger_settles_total", sum(committer.statistics.settled_again for committer in committers), ("again",))
+        yield Sample("ledger_degraded", float(self._ledger_fault() is not None))
+        yield Sample("ledger_queue_rows", sum(committer.depth for committer in committers))
+
+    # ------------------------------------------------------------------ accounts
+
+    def accounts(self, query: AccountQuery) -> dict[str, Any] | None:
+        """One page of accounts: by danger (bankrupt, liquidation, unknown, then the rest by margin ratio) or by id."""
+        evaluator = self._daemon.evaluator
+        if evaluator is None or not evaluator.ready.is_set():
+            return None
+        rows: dict[str, dict[str, Any]] = {}
+        unknown = evaluator.engine.unknown(1_000_000)
+        worst = evaluator.engine.worst(1_000_000)
+        urgent = [view for view in worst if view.level is not None and view.level >= Level.LIQUIDATION]
+        for view in urgent:
+            _add(rows, evaluator, view.account, _pool_row(view))
+        for account, pool, reason in unknown:
+            _add(rows, evaluator, account, {"pool": pool, "level": None, "unknown": reason, "margin_ratio": None})
+        for view in worst[len(urgent) :]:
+            _add(rows, evaluator, view.account, _pool_row(view))
+        for account in evaluator.book:
+            if account not in rows:
+                _add(rows, evaluator, account, None, hold=evaluator.holds.get(account))
+        chosen = [row for row in rows.values() if _matches(row, query)]
+        if query.order == "id":
+            chosen.sort(key=lambda row: row["id"])
+        page = chosen[query.offset : query.offset + query.limit]
+        return {"total": len(chosen), "offset": query.offset, "accounts": page}
+
+    async def account(self, account_id: str) -> dict[str, Any] | None:
+        """One account in full, evaluated exactly at the present prices."""
+        evaluator = self._daemon.evaluator
+        if evaluator is None or account_id not in evaluator.book:
+            return None
+        from monitor.service.explain import account_now
+
+        events = [event for event in await self._newest(account_id, EVENTS_SEARCHED) if event.get("account") == account_id]
+        return {
+            **account_now(evaluator, account_id, datetime.now(UTC), self._daemon.settings.levels.thresholds()),
+            "document": orjson.loads(evaluator.book.data(account_id)),
+            "hold": evaluator.holds.get(account_id),
+            "events": events[:50],
+        }
+
+    async def events(self, limit: int) -> list[dict[str, Any]]:
+        """The newest rows of all partitions held here, newest first."""
+        found = await self._newest(None, limit)
+        found.sort(key=lambda event: event.get("decided_at_ns", 0), reverse=True)
+        return found[:limit]
+
+    async def _newest(self, account: str | None, count: int) -> list[dict[str, Any]]:
+        daemon = self._daemon
+        numbers = daemon.numbers if account is None else [partition_of(account, daemon.settings.ledger.partitions)]
+        found: list[dict[str, Any]] = []
+        try:
+            async with asyncio.timeout(5.0):
+                wire = await daemon.places.ledger_link().open()
+                try:
+                    for number in numbers:
+                        key = PartitionKeys.of(number).events
+                        for _, pairs in await wire.call("XREVRANGE", key, "+", "-", "COUNT", count, timeout_s=5.0):
+                            found.append(orjson.loads(dict(zip(pairs[::2], pairs[1::2], strict=True))[b"e"]))
+                finally:
+                    wire.close()
+        except (LedgerUnavailable, TimeoutError):
+            return found
+        return found
+
+    def feeds(self) -> dict[str, Any]:
+        """State of every venue's feed."""
+        feeds = self._daemon.feeds.feeds if self._daemon.feeds is not None else {}
+        return {
+            venue: {
+                "ready": feed.is_ready(),
+                "symbols": feed.statistics.symbols,
+                "stale": [f"{kind.value}:{name} {reason}" for (kind, name), reason in list(feed.stale.items())[:100]],
+                "missing": [f"{kind.value}:{name}" for kind, name in feed.missing()[:100]],
+                "messages": feed.statistics.messages,
+                "reconnects": feed.statistics.reconnects,
+                "rejected": feed.statistics.rejected,
+                "delay_s": {"p50": feed.statistics.delay.quantile(0.5), "p99": feed.statistics.delay.quantile(0.99)},
+                "skew_s": feed.statistics.skew.seconds,
+            }
+            for venue, feed in feeds.items()
+        }
+
+
+def _pool_row(view: PoolView) -> dict[str, Any]:
+    return {
+        "pool": view.pool,
+        "level": view.level.word if view.level is not None else None,
+        "unknown": None,
+        "margin_ratio": view.ratio,
+        "equity": view.equity,
+        "requirement": view.requirement,
+    }
+
+
+def _add(
+    rows: dict[str, dict[str, Any]], evaluator: EvaluatorStage, account: str, pool: dict[str, Any] | None, *, hold: str | None = None
+) -> None:
+    """Adds a pool to its account's row; the first one seen is the worst and gives the account its place."""
+    row = rows.get(account)
+    if row is None:
+        venue, group = evaluator.book.venue_and_group(account)
+        row = rows[account] = {
+            "id": account,
+            "venue": venue,
+            "group": group or None,
+            "level": "healthy" if hold is None else None,
+            "unknown": hold,
+            "margin_ratio": None,
+            "pools": [],
+        }
+        if pool is not None:
+            row.update(level=pool["level"], unknown=pool["unknown"], margin_ratio=pool["margin_ratio"])
+    if pool is not None:
+        if pool["unknown"] is not None:
+            row.update(level=None, unknown=row["unknown"] or pool["unknown"])
+        row["pools"].append(pool)
+
+
+def _matches(row: dict[str, Any], query: AccountQuery) -> bool:
+    level = "unknown" if row["unknown"] is not None else row["level"]
+    return (
+        (query.group is None or row["group"] == query.group)
+        and (query.venue is None or row["venue"] == query.venue)
+        and (query.level is None or level == query.level)
+        and (query.search is None or query.search.lower() in row["id"].lower())
+    )

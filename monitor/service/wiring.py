@@ -1,0 +1,403 @@
+"""The daemon, put together in one place: servers, links, stages, HTTP; started in order and stopped in reverse.
+
+Stop: no more prices are read; what was read is decided and committed; sinks get two seconds for what is written; then the partitions are
+given up, so that a standby takes over at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from monitor import __version__
+from monitor.errors import ConfigError, Fenced, LedgerUnavailable
+from monitor.ledger.committer import Committer
+from monitor.ledger.connection import Endpoint, Link, raise_faults
+from monitor.ledger.head import Head
+from monitor.ledger.holder import holder_name
+from monitor.ledger.identity import identify
+from monitor.ledger.keys import partitions as partition_numbers
+from monitor.ledger.partition import Partition, TailLost
+from monitor.ledger.server import CACHE_SETTINGS, LEDGER_SETTINGS, EmbeddedServer
+from monitor.service.account_book import AccountBook
+from monitor.service.alerts_stage import AlertsStage, HeadWatch
+from monitor.service.evaluator_stage import EvaluatorStage, Loading, RestartNeeded
+from monitor.service.facts import Facts
+from monitor.service.feeds_stage import FeedsStage, Room
+from monitor.service.http import HttpServer, build_app
+from monitor.service.logs import log
+from monitor.service.metrics import Exposition, Sample
+from monitor.service.notify import notify_systemd
+from monitor.service.readings import DaemonReadings
+from monitor.service.settings import Settings
+from monitor.service.tables import VenueTables
+from monitor.sinks.base import Sink
+from monitor.sinks.console import ConsoleSink
+from monitor.sinks.mqtt import MqttOptions, MqttSink
+
+__all__ = ["ALL_STAGES", "Daemon", "Places", "places"]
+
+ALL_STAGES = ("feeds", "evaluator", "alerts")
+SAY_S = 5.0
+LAG_S = 0.1
+
+
+class Places:
+    """Where the two Redis roles are."""
+
+    def __init__(self, ledger: Endpoint, cache: Endpoint) -> None:
+        self.ledger, self.cache = ledger, cache
+
+    def ledger_link(self) -> Link:
+        """A new link to the ledger; one for each user of it."""
+        return Link(self.ledger)
+
+    def cache_link(self) -> Link:
+        """A new link to the cache."""
+        return Link(self.cache)
+
+
+async def places(settings: Settings, stack: AsyncExitStack) -> Places:
+    """The endpoints of the settings; starts the servers that are `embedded`. Raises ConfigError, ServerError."""
+    ledger, cache = settings.ledger, settings.cache
+    url = ledger.url
+    if url == "embedded":
+        server = await stack.enter_async_context(EmbeddedServer(ledger.data_dir, settings=LEDGER_SETTINGS))
+        log.info("redis_started", role="ledger", folder=str(ledger.data_dir.resolve()))
+        url = server.url
+    ledger_endpoint = Endpoint.parse(url, username=ledger.username, password=ledger.secret())
+    if not cache.url:
+        return Places(ledger_endpoint, ledger_endpoint)
+    url = cache.url
+    if url == "embedded":
+        server = await stack.enter_async_context(EmbeddedServer(ledger.data_dir.with_name("cache"), settings=CACHE_SETTINGS))
+        url = server.url
+    return Places(ledger_endpoint, Endpoint.parse(url, username=cache.username, password=cache.secret()))
+
+
+async def wait_for_redis(link: Link, wait_s: float) -> None:
+    """Returns when Redis answers; says so each 5 s while it does not. Raises LedgerUnavailable after `wait_s` (0: never)."""
+    started = said = time.monotonic()
+    first = True
+    while True:
+        try:
+            wire = await link.open()
+            try:
+                raise_faults(await wire.exchange([("PING",)], timeout_s=link.timeout_s))
+            finally:
+                wire.close()
+            return
+        except LedgerUnavailable as error:
+            now = time.monotonic()
+            if wait_s and now - started >= wait_s:
+                raise LedgerUnavailable(f"{link.endpoint}: no answer in {wait_s:g} s: {error}") from error
+            if first or now - said >= SAY_S:
+                log.warning("waiting_for_redis", address=str(link.endpoint), waited_s=round(now - started), error=str(error))
+                first, said = False, now
+            await asyncio.sleep(0.2)
+
+
+class Daemon:
+    """One process of the monitor: the stages asked for, HTTP, metrics. `run` until `stop` is called."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stages: Sequence[str] = ALL_STAGES,
+        shard: tuple[int, int] = (0, 1),
+        extra_sinks: Sequence[Sink] = (),
+        on_loading: Loading = lambda _what, _done, _total: None,
+        config_path: Path | None = None,
+    ) -> None:
+        """Prepares.
+
+        Args:
+            settings: Checked settings.
+            stages: Which of feeds, evaluator, alerts run here.
+            shard: (index, count): this process takes the partitions whose place in the list is `index` modulo `count`.
+            extra_sinks: Beside those of the settings (the demo's, a test's).
+            on_loading: Told how a long load goes on.
+            config_path: Where the settings came from, for the metrics.
+        """
+        unknown = [stage for stage in stages if stage not in ALL_STAGES]
+        if unknown:
+            raise ConfigError(source="--stage", key="stage", value=unknown[0], expected=f"one of {', '.join(ALL_STAGES)}")
+        self.settings, self.stages, self.config_path = settings, tuple(stages), config_path
+        numbers = partition_numbers(settings.ledger.partitions)
+        index, count = shard
+        if not 0 <= index < count <= len(numbers):
+            expected = f"I/N with 0 <= I < N <= {len(numbers)} (ledger.partitions)"
+            raise ConfigError(source="--shard", key="shard", value=f"{index}/{count}", expected=expected)
+        self.numbers = numbers[index::count]
+        self.feeds: FeedsStage | None = None
+        self.evaluator: EvaluatorStage | None = None
+        self.alerts: AlertsStage | None = None
+        self.committers: dict[int, Committer] = {}
+        self.places: Places
+        self.http: HttpServer | None = None
+        self.tables = VenueTables(settings.evaluator.tables)
+        self.ready = asyncio.Event()
+        self.started_at = time.time()
+        self.loop_lag = 0.0
+        self.restarts = 0
+        self._sinks = [*extra_sinks]
+        self._on_loading = on_loading
+        self._stopping, self._decided, self._release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stack: AsyncExitStack
+        self.exposition = Exposition([self._samples])
+        self.readings = DaemonReadings(self)
+
+    def stop(self) -> None:
+        """Ends `run`, in order. May be called from a signal handler, more than once."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Runs until `stop`. Raises what cannot be mended here: ConfigError, ServerError, LedgerBroken, LedgerUnavailable at start."""
+        self.tables.load_all()
+        async with AsyncExitStack() as stack:
+            self.places = await places(self.settings, stack)
+            http: asyncio.Task[None] | None = None
+            async with asyncio.TaskGroup() as group:
+                if self.settings.http.enabled:
+                    self.http = HttpServer(build_app(self.readings), host=self.settings.http.host, port=self.settings.http.port)
+                    http = group.create_task(self.http.run(), name="http")
+                    log.info("http_listening", address=self.http.address)
+                lag = group.create_task(self._watch_loop(), name="lag")
+                try:
+                    await self._run_stages(group)
+                finally:
+                    lag.cancel()
+                    if self.http is not None and http is not None:
+                        self.http.stop()
+
+    async def _run_stages(self, group: asyncio.TaskGroup) -> None:
+        if not await self._until_stopped(wait_for_redis(self.places.ledger_link(), self.settings.ledger.wait_s)):
+            return
+        if self.places.cache != self.places.ledger and not await self._until_stopped(
+            wait_for_redis(self.places.cache_link(), self.settings.ledger.wait_s)
+        ):
+            return
+        watch: asyncio.Task[None] | None = None
+        if "alerts" in self.stages:
+            if "evaluator" in self.stages:
+                may_send: Callable[[int], bool] = self._may_send
+            else:
+                head_watch = HeadWatch(self.places.ledger_link(), self.numbers, self.settings.ledger.lease_s)
+                watch = group.create_task(head_watch.run(), name="heads")
+                may_send = head_watch.may_send
+            self.alerts = AlertsStage(self._make_sinks(), self.numbers, self.places.ledger_link, may_send=may_send)
+            await self.alerts.register()
+        evaluator = group.create_task(self._evaluate(), name="evaluator") if "evaluator" in self.stages else None
+        alerts = group.create_task(self.alerts.run(), name="alerts") if self.alerts is not None else None
+        feeds = group.create_task(self._feed(), name="feeds") if "feeds" in self.stages else None
+        if evaluator is None:
+            self.ready.set()
+        notify_systemd("READY=1" if evaluator is None else "STATUS=loading")
+        await self._stopping.wait()
+        notify_systemd("STOPPING=1")
+        log.info("stopping")
+        if feeds is not None:
+            feeds.cancel()
+        if evaluator is not None:
+            await self._decided.wait()
+        if self.alerts is not None and alerts is not None:
+            rows = {number: committer.partition.head.seq for number, committer in self.committers.items() if committer.partition.state}
+            if not await self.alerts.finish(rows):
+                log.warning("sinks_behind", hint="they go on from their cursors at the next start")
+            alerts.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await alerts
+        if watch is not None:
+            watch.cancel()
+        self._release.set()
+        if evaluator is not None:
+            await evaluator
+
+    async def _until_stopped(self, work: object) -> bool:
+        """Awaits something unless `stop` comes first. False when it did."""
+        assert asyncio.iscoroutine(work)
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            for pending in (task, stopped):
+                pending.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
+
+    async def _feed(self) -> None:
+        self.feeds = FeedsStage(
+            self.settings.feeds, self.places.cache_link(), retain_ticks=self.settings.cache.retain_ticks, room=self._room_for_ticks()
+        )
+        self.exposition.add(self.feeds.samples)
+        await self.feeds.run()
+
+    def _room_for_ticks(self) -> Room | None:
+        """For a lossless replay in one process: waits while the evaluator is half the stream's length behind."""
+        if self.settings.feeds.on_slow != "wait" or "evaluator" not in self.stages:
+            return None
+        most = max(64, self.settings.cache.retain_ticks // 2)
+
+        async def room(written: int) -> None:
+            while self.evaluator is None or not self.evaluator.ready.is_set() or written - self.evaluator.statistics.messages > most:
+                await asyncio.sleep(0.002)  # noqa: ASYNC110 - an event set per message would cost the path of every tick
+
+        return room
+
+    async def _evaluate(self) -> None:
+        """Holds the partitions and evaluates, for as long as the daemon runs: a lost term begins anew."""
+        settings = self.settings.ledger
+        ledger = await identify(self.places.ledger_link(), settings.partitions)
+        holder = holder_name()
+        try:
+            while not self._stopping.is_set():
+                members = {
+                    number: Partition(self.places.ledger_link(), number, holder=holder, ledger=ledger, partitions=settings.partitions)
+                    for number in self.numbers
+                }
+                try:
+                    if not await self._hold(members):
+                        return
+                except* (Fenced, TailLost) as lost:
+                    self.restarts += 1
+                    for error in _flat(lost):
+                        log.error("partition_lost", error=str(error))
+                    self.ready.clear()
+                    for member in members.values():
+                        member.close()
+        finally:
+            self._decided.set()
+
+    async def _hold(self, members: dict[int, Partition]) -> bool:
+        """One term: takes the partitions, loads, evaluates until stopped. False when stopped before it held them."""
+        settings = self.settings.ledger
+        heads: dict[int, Head] = {}
+
+        async def lead_all() -> None:
+            async with asyncio.TaskGroup() as group:
+                tasks = {number: group.create_task(member.lead(settings.lease_s)) for number, member in members.items()}
+            heads.update({number: task.result() for number, task in tasks.items()})
+
+        if not await self._until_stopped(lead_all()):
+            return False
+        log.info("partitions_held", partitions=len(members), seq=sum(head.seq for head in heads.values()))
+        self.committers = {number: Committer(member, lease_s=settings.lease_s) for number, member in members.items()}
+        if self.alerts is not None:
+            self.alerts.wake_by(self.committers)
+        async with asyncio.TaskGroup() as group:
+            writers = [group.create_task(committer.run(), name=f"committer:{number}") for number, committer in self.committers.items()]
+            while True:
+                self.evaluator = self._make_evaluator()
+                if not await self._until_stopped(self.evaluator.load(heads)):
+                    break
+                self.ready.set()
+                notify_systemd("READY=1\nSTATUS=running")
+                log.info("ready", accounts=len(self.evaluator.book), events=sum(head.seq for head in heads.values()))
+                if await self._until_stopped(self._run_evaluator(self.evaluator)):
+                    for committer in self.committers.values():
+                        await committer.settled()
+                        committer.resume()
+                    heads = {number: member.head for number, member in members.items()}
+                    log.warning("queue_dropped", hint="the ledger was away for long: evaluating again from its cursors")
+                    continue
+                break
+            if self.evaluator.ready.is_set():
+                with contextlib.suppress(TimeoutError, LedgerUnavailable):
+                    async with asyncio.timeout(2.0):
+                        await self.evaluator.drain()
+            self._decided.set()
+            await self._release.wait()
+            for writer in writers:
+                writer.cancel()
+        for member in members.values():
+            try:
+                async with asyncio.timeout(1.0):
+                    await member.release()
+            except (LedgerUnavailable, Fenced, TimeoutError) as error:
+                log.warning("partition_not_released", partition=member.number, error=str(error))
+        return True
+
+    async def _run_evaluator(self, evaluator: EvaluatorStage) -> None:
+        """Returns when the queue was dropped and everything has to be loaded again."""
+        try:
+            await evaluator.run()
+        except* RestartNeeded:
+            pass
+
+    def _make_evaluator(self) -> EvaluatorStage:
+        return EvaluatorStage(
+            self.committers,
+            partitions=self.settings.ledger.partitions,
+            ledger_link=self.places.ledger_link,
+            cache_link=self.places.cache_link,
+            book=AccountBook(self.tables),
+            facts=Facts(),
+            thresholds=self.settings.levels.thresholds(),
+            unknown_after_s=self.settings.evaluator.unknown_after_s,
+            on_loading=self._on_loading,
+        )
+
+    def _make_sinks(self) -> list[Sink]:
+        sinks: list[Sink] = list(self._sinks)
+        chosen = self.settings.sinks
+        if chosen.console.enabled:
+            sinks.append(ConsoleSink())
+        if chosen.mqtt.enabled:
+            mqtt = chosen.mqtt
+            sinks.append(
+                MqttSink(
+                    MqttOptions(
+                        host=mqtt.host,
+                        port=mqtt.port,
+                        client_id=f"margin-monitor-{self.numbers[0]}",
+                        prefix=mqtt.topic_prefix,
+                        username=mqtt.username,
+                        password=mqtt.secret(),
+                        tls=mqtt.tls_context(),
+                    ),
+                    may_connect=lambda: all(self._may_send(number) for number in self.numbers),
+                )
+            )
+        return sinks
+
+    def _may_send(self, number: int) -> bool:
+        committer = self.committers.get(number)
+        return committer is not None and committer.may_send()
+
+    async def _watch_loop(self) -> None:
+        """Measures how late the loop wakes, and feeds systemd's watchdog while the evaluator makes progress."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_S
+            await asyncio.sleep(LAG_S)
+            self.loop_lag = max(loop.time() - due, self.loop_lag * 0.95)
+            if all(check.passed for check in self.readings.live()):
+                notify_systemd("WATCHDOG=1")
+
+    def _samples(self) -> Iterable[Sample]:
+        yield Sample("build_info", 1, (__version__,))
+        yield Sample("ready", float(all(check.passed for check in self.readings.ready())))
+        yield Sample("loop_lag_seconds", self.loop_lag)
+        yield from self.readings.samples()
+        if self.alerts is not None:
+            self.alerts.written = {
+                number: committer.partition.head.seq for number, committer in self.committers.items() if committer.partition.state
+            }
+            yield from self.alerts.samples()
+
+
+def _flat(error: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
+    for inner in error.exceptions:
+        if isinstance(inner, BaseExceptionGroup):
+            yield from _flat(inner)
+        else:
+            yield inner
