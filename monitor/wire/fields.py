@@ -239,7 +239,7 @@ def debt_weight(row: Row, key: str) -> Decimal:
             return Decimal(value)
     else:
         bare = decimal_of(value)
-        if bare is not None and bare >= 1:
+        if bare is not None and 1 <= bare < 10**59:
             return bare
     raise Wrong(key, value, "a debt weight of 1 or more, without exponent: a debt is never discounted")
 
