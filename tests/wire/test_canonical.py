@@ -77,7 +77,8 @@ instruments = partly(
     {"kind": st.sampled_from(["linear_perpetual", "inverse_perpetual", "quanto_perpetual"]), "settle": names},
     {
         "underlying": names, "contract_size": positives, "tick_size": positives, "taker_fee": units, "tiers": tiers,
-        "size_factor": nonnegatives, "tier_unit": st.sampled_from(["notional", "quantity"]), "profit_weight": units, "initial_profit_weight": units,
+        "size_factor": nonnegatives, "tier_unit": st.sampled_from(["notional", "quantity"]), "profit_weight": units,
+        "initial_profit_weight": units,
     },
 )  # fmt: skip
 assets = partly(
