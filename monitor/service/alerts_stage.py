@@ -96,7 +96,7 @@ class AlertsStage:
         try:
             async with asyncio.timeout(FINISH_S):
                 while any(worker.statistics.seq < rows.get(worker.partition, 0) for _, worker in self.workers):
-                    await asyncio.sleep(0.02)  # noqa: ASYNC110 - once, at the end
+                    await asyncio.sleep(0.02)
         except TimeoutError:
             return False
         return True

@@ -81,6 +81,116 @@ def evaluate(
     raise typer.Exit(evaluate_command(files, as_json=as_json, explain=explain, tables=tables or []))
 
 
+@app.command()
+def run(
+    config: Config = None,
+    stage: Annotated[str, typer.Option("--stage", help="Comma-separated: feeds, evaluator, alerts.")] = "feeds,evaluator,alerts",
+    shard: Annotated[str, typer.Option("--shard", help="I/N: this process takes every N-th partition, from the I-th on.")] = "0/1",
+    ledger_url: Annotated[str | None, typer.Option("--ledger-url", help="Overrides ledger.url.")] = None,
+    http_port: Annotated[int | None, typer.Option("--http-port", help="Overrides http.port; 0 takes a free one.")] = None,
+    wait: Annotated[float | None, typer.Option("--wait", help="Give up after so many seconds without Redis at start.")] = None,
+) -> None:
+    """Run the daemon until Ctrl-C or SIGTERM."""
+    from monitor.service.commands import run_command
+
+    settings = _settings(config, ledger_url=ledger_url, http_port=http_port, ledger_wait_s=wait)
+    raise typer.Exit(run_command(settings, stages=stage, shard=shard, config=config))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option("--seconds", envvar="DEMO_SECONDS", help="How long to run.")] = 60.0,
+    accounts: Annotated[int, typer.Option("--accounts", help="How many accounts.")] = 2_000,
+    symbols: Annotated[int, typer.Option("--symbols", help="How many instruments.")] = 40,
+) -> None:
+    """Run everything on this machine: a simulated venue with a crash, Redis, the daemon, MQTT where there is a broker."""
+    from monitor.service.demo import demo_command
+
+    raise typer.Exit(demo_command(seconds=seconds, accounts=accounts, symbols=symbols))
+
+
+@app.command()
+def replay(
+    tape: Annotated[list[Path], typer.Option("--tape", help="Candle files of the venue, or recorded frames; may be given again.")],
+    accounts: Annotated[list[Path] | None, typer.Option("--accounts", help="Portfolio documents; without, a seeded book.")] = None,
+    speed: Annotated[str, typer.Option("--speed", help="Times as fast as the tape; max: as fast as it can be evaluated.")] = "max",
+    book: Annotated[int, typer.Option("--book", help="Size of the seeded book.")] = 1_000,
+    close_only: Annotated[bool, typer.Option("--close-only", help="One price a candle instead of four.")] = False,
+    config: Config = None,
+    tables: Annotated[list[Path] | None, typer.Option("--tables", help="Your own tables, over the shipped ones.")] = None,
+) -> None:
+    """Play a tape through the whole daemon, on a Redis of its own, and print what would have happened."""
+    from monitor.service.replay import replay_command
+
+    settings = _settings(config)
+    code = replay_command(settings, tape, accounts or [], speed=speed, book=book, close_only=close_only, tables=tables or [])
+    raise typer.Exit(code)
+
+
+@app.command()
+def simulate(
+    tape: Annotated[list[Path] | None, typer.Option("--tape", help="Candle files or recorded frames; without, a seeded market.")] = None,
+    speed: Annotated[str, typer.Option("--speed", help="Times as fast as the tape, or max.")] = "1",
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8765,
+    venue: Annotated[str, typer.Option("--venue")] = "binance_usdm",
+    symbols: Annotated[int, typer.Option("--symbols", help="Instruments of the seeded market.")] = 40,
+    seed: Annotated[int, typer.Option("--seed")] = 7,
+) -> None:
+    """Serve a venue's protocol on loopback from a tape; point feeds.<venue>.url at it."""
+    from monitor.service.replay import simulate_command
+
+    raise typer.Exit(simulate_command(tape or [], speed=speed, port=port, venue=venue, symbols=symbols, seed=seed))
+
+
+@app.command()
+def top(
+    address: Annotated[str, typer.Option("--address", help="HTTP address of the daemon.")] = "http://127.0.0.1:9464",
+    count: Annotated[int, typer.Option("--count", "-n", help="How many accounts.")] = 20,
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.")] = 1.0,
+) -> None:
+    """Show the worst accounts, live."""
+    from monitor.service.top import top_command
+
+    raise typer.Exit(top_command(address, count=count, once=once, interval_s=interval))
+
+
+Wait = Annotated[float, typer.Option("--wait", help="Give up after so many seconds.")]
+LedgerUrl = Annotated[str | None, typer.Option("--ledger-url", help="Overrides ledger.url.")]
+
+
+@accounts_app.command("import")
+def accounts_import(files: Files, config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0) -> None:
+    """Put portfolio documents on the update stream: all or none of them."""
+    from monitor.service.accounts_commands import import_command
+
+    raise typer.Exit(import_command(_settings(config, ledger_url=ledger_url), files, wait_s=wait))
+
+
+@accounts_app.command("list")
+def accounts_list(config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0, as_json: AsJson = False) -> None:
+    """List the accounts of the ledger: id, venue, group, sequence, level."""
+    from monitor.service.accounts_commands import list_command
+
+    raise typer.Exit(list_command(_settings(config, ledger_url=ledger_url), wait_s=wait, as_json=as_json))
+
+
+@accounts_app.command("show")
+def accounts_show(account: str, config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0) -> None:
+    """Print the stored document of an account."""
+    from monitor.service.accounts_commands import show_command
+
+    raise typer.Exit(show_command(_settings(config, ledger_url=ledger_url), account, wait_s=wait))
+
+
+@accounts_app.command("remove")
+def accounts_remove(accounts: list[str], config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0) -> None:
+    """Remove accounts."""
+    from monitor.service.accounts_commands import remove_command
+
+    raise typer.Exit(remove_command(_settings(config, ledger_url=ledger_url), accounts, wait_s=wait))
+
+
 def main() -> None:
     """Runs a command; turns the errors of this house into one line and an exit code."""
     try:

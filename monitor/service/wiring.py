@@ -248,8 +248,9 @@ class Daemon:
         most = max(64, self.settings.cache.retain_ticks // 2)
 
         async def room(written: int) -> None:
-            while self.evaluator is None or not self.evaluator.ready.is_set() or written - self.evaluator.statistics.messages > most:
-                await asyncio.sleep(0.002)  # noqa: ASYNC110 - an event set per message would cost the path of every tick
+            # Looks instead of waiting for an event: setting one per message would cost the path of every tick.
+            while (stage := self.evaluator) is None or not stage.ready.is_set() or written - stage.statistics.messages > most:
+                await asyncio.sleep(0.002)
 
         return room
 
