@@ -78,7 +78,7 @@ def sample_tables(prices: Mapping[str, float]) -> dict[str, Any]:
         }
         if not instruments[name]["tick_size"]:
             instruments[name]["tick_size"] = "1"
-    return {"venue": "binance_usdm", "source": "made up for a sample market", "date": "2026-11-20", "instruments": instruments}
+    return {"venue": "binance_usdm", "source": "made up for a sample market", "read": "2026-11-20", "instruments": instruments}
 
 
 def _choose(rng: random.Random, names: list[str], popularity: list[float], count: int) -> list[str]:
