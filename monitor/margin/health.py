@@ -106,6 +106,7 @@ class AssetWorth:
         price: Index in the pool's currency; `low` and `high`: the worse of it and the smoothed price for a holding and for a debt.
         value, initial_value: Signed worth in the pool's currency; part of equity, or of the requirement where `owed`.
         owed, initial_owed: What the asset adds to the requirements as a debt, pool's currency, >= 0.
+        net: Where margin is taken out of profit: the amount that has the asset's weight, in the asset.
         borrow: Margins on the debt, pool's currency.
         repay_fee: Fee of buying the debt back, pool's currency.
         missing: Why equity cannot be told; `missing_initial` the same of the initial side.
@@ -126,6 +127,7 @@ class AssetWorth:
     initial_value: Decimal | None = None
     owed: Decimal | None = None
     initial_owed: Decimal | None = None
+    net: Decimal | None = None
     borrow: Borrowing | None = None
     repay_fee: Decimal = ZERO
     missing: str | None = None
@@ -724,6 +726,8 @@ def _health_by_asset(pool: MarginPool, worked: Worked, prices: Prices) -> None:
                 terms[initial] = [None, None]
                 continue
             negative = debts + losses
+            if not initial:
+                worth.net = positive - negative
             if not positive and not negative:
                 weight, value, owed = _idle_weight(pool, worth, prices, initial=initial), ZERO, ZERO
             elif worth.price is None or worth.low is None or worth.high is None:
@@ -796,9 +800,9 @@ class Margins:
     unknown: str | None
 
 
-def _unknown(pool: MarginPool, worked: Worked, maintenance: Decimal | None) -> str | None:
+def unknown_of(pool: MarginPool, worked: Worked) -> str | None:
     """The first reason why the pool cannot be judged, or None."""
-    if worked.equity is not None and maintenance is not None and worked.fees is not None:
+    if worked.equity is not None and worked.maintenance is not None and worked.fees is not None:
         return None
     if pool.unknown is not None:
         return pool.unknown
@@ -810,7 +814,7 @@ def margins(pool: MarginPool, prices: Prices, as_of: datetime) -> Margins:
     with localcontext(EXACT):
         worked = work(pool, prices, as_of)
         maintenance = worked.maintenance
-        reason = _unknown(pool, worked, maintenance)
+        reason = unknown_of(pool, worked)
         if reason is not None:
             return Margins(worked.equity, None, reason)
         return Margins(worked.equity, _plus(maintenance, worked.fees), None)
@@ -841,7 +845,7 @@ def write_up(pool: MarginPool, worked: Worked, current: Level, thresholds: Thres
     equity, fees = worked.equity, worked.fees
     initial_margin = _total(term.initial_margin for term in terms)
     maintenance = worked.maintenance
-    reason = _unknown(pool, worked, maintenance)
+    reason = unknown_of(pool, worked)
     requirement = _plus(maintenance, fees)
     headroom = ratio = initial_ratio = venue_ratio = None
     if equity is not None and requirement is not None:

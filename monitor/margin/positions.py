@@ -71,6 +71,7 @@ class Priced:
         notional: Absolute value; of an option that of its underlying.
         pnl: value - cost, without funding.
         row: Tier in force.
+        underlying: Price of an option's underlying, as its margin formula takes it.
         initial, maintenance: Margins without the closing fee that `fees` counts.
         fee: Closing fee inside both margins, and `exit_fee` the one beside them.
         parts: The venue's own parts.
@@ -83,6 +84,7 @@ class Priced:
     notional: Decimal | None = None
     pnl: Decimal | None = None
     row: Tier | None = None
+    underlying: Decimal | None = None
     initial_rate: Decimal | None = None
     maintenance_rate: Decimal | None = None
     base: Decimal | None = None
@@ -318,6 +320,7 @@ def _price_option(priced: Priced, rules: VenueRules, underlying: Decimal | None,
     row = None
     if instrument.tiers is not None and priced.notional is not None:
         row = instrument.tiers.at(size if instrument.tier_unit == "quantity" else priced.notional)
+    priced.row, priced.underlying = row, underlying
     margins = rules.short_option(leg, priced.mark, underlying, row)
     if margins is None:
         priced.missing_margin = f"tiers of {instrument.name} are missing"
