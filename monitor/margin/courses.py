@@ -38,9 +38,10 @@ class Node:
         children: Nodes whose outputs, times their factors, are added to the input; they must be affine there.
         price: (p0, p1): the output is multiplied by p0 + p1 * t.
         out: Coefficients of the output in t, for the piece it stands in.
+        factor: What the output counts for in headroom; set by `Course`.
     """
 
-    __slots__ = ("children", "index", "levels", "out", "pieces", "price", "slope", "start", "x0", "x1")
+    __slots__ = ("children", "factor", "index", "levels", "out", "pieces", "price", "slope", "start", "x0", "x1")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Node:
         self.index = 0
         self.x0, self.x1 = start, slope
         self.out: Poly = (ZERO, ZERO, ZERO)
+        self.factor = ZERO
 
     def gather(self) -> None:
         """Adds up the input. Raises ArithmeticError when a child is not affine where it stands."""
@@ -125,27 +127,26 @@ class Node:
 class Course:
     """Headroom along t: a polynomial plus weighted nodes, in an order in which children come before parents."""
 
-    __slots__ = ("base", "nodes", "sinks")
+    __slots__ = ("base", "nodes")
 
     def __init__(self, base: Poly, nodes: Sequence[Node], sinks: Sequence[tuple[Decimal, Node]]) -> None:
-        self.base, self.nodes, self.sinks = base, nodes, sinks
+        self.base, self.nodes = base, nodes
+        for factor, node in sinks:
+            node.factor += factor
 
-    def poly(self) -> Poly:
-        """Headroom in t for the pieces the nodes stand in."""
+    def place(self, t: Decimal, direction: int) -> Poly:
+        """Stands just beyond t in the direction; headroom in t for the pieces that hold there."""
         c0, c1, c2 = self.base
-        for factor, node in self.sinks:
-            k0, k1, k2 = node.out
-            c0 += factor * k0
-            c1 += factor * k1
-            if k2:
-                c2 += factor * k2
-        return c0, c1, c2
-
-    def at(self, t: Decimal, direction: int) -> Decimal:
-        """Headroom just beyond t in the direction."""
         for node in self.nodes:
             node.place(t, direction)
-        return value_at(self.poly(), t)
+            factor = node.factor
+            if factor:
+                k0, k1, k2 = node.out
+                c0 += factor * k0
+                c1 += factor * k1
+                if k2:
+                    c2 += factor * k2
+        return c0, c1, c2
 
 
 def value_at(poly: Poly, t: Decimal) -> Decimal:
@@ -160,14 +161,16 @@ def first_root(poly: Poly, t: Decimal, end: Decimal | None, direction: int) -> D
     if not c2:
         if not c1:
             return None
-        roots = [-c0 / c1]
-    else:
-        square = c1 * c1 - 4 * c2 * c0
-        if square < 0:
-            return None
-        # The stable form: no difference of nearly equal numbers.
-        half = -(c1 + square.sqrt() if c1 >= 0 else c1 - square.sqrt()) / 2
-        roots = [half / c2] + ([c0 / half] if half else [])
+        root = -c0 / c1
+        if direction > 0:
+            return root if root > t and (end is None or root <= end) else None
+        return root if root < t and (end is None or root >= end) else None
+    square = c1 * c1 - 4 * c2 * c0
+    if square < 0:
+        return None
+    # The stable form: no difference of nearly equal numbers.
+    half = -(c1 + square.sqrt() if c1 >= 0 else c1 - square.sqrt()) / 2
+    roots = [half / c2] + ([c0 / half] if half else [])
     ahead = [r for r in roots if (r - t) * direction > 0 and (end is None or (end - r) * direction >= 0)]
     return min(ahead, key=lambda r: (r - t) * direction, default=None)
 
@@ -185,16 +188,18 @@ def crossing(course: Course, t: Decimal, direction: int, limit: Decimal | None) 
         t itself when headroom is 0 there. A jump across 0 is where the piece ends.
     """
     nodes = course.nodes
-    now = course.at(t, direction)
+    poly = course.place(t, direction)
+    now = value_at(poly, t)
     if not now:
         return t
     safe = now > 0
-    poly = course.poly()
     ends = [node.end(t, direction) for node in nodes]
+    nested = any(node.children for node in nodes)
+    rising = direction > 0
     while True:
         end = limit
         for leaves in ends:
-            if leaves is not None and (end is None or (leaves - end) * direction < 0):
+            if leaves is not None and (end is None or (leaves < end if rising else leaves > end)):
                 end = leaves
         root = first_root(poly, t, end, direction)
         if root is not None and root != end:
@@ -202,16 +207,10 @@ def crossing(course: Course, t: Decimal, direction: int, limit: Decimal | None) 
         if end is None or end == limit:
             return None
         t = end
-        for place, node in enumerate(nodes):
-            left = ends[place] == end
-            if left:
-                node.leave(direction)
-            if left or node.children:
-                if node.children:
-                    node.follow(t, direction)
-                node.settle()
-                ends[place] = node.end(t, direction)
-        poly = course.poly()
+        for place, leaves in enumerate(ends):
+            if leaves == end or nested:
+                poly = _step(nodes[place], t, direction, poly, leaves=leaves == end)
+                ends[place] = nodes[place].end(t, direction)
         now = value_at(poly, t)
         if now:
             if (now > 0) != safe:
@@ -220,6 +219,21 @@ def crossing(course: Course, t: Decimal, direction: int, limit: Decimal | None) 
             onward = (poly[1] + 2 * poly[2] * t) * direction
             if onward and (onward > 0) != safe:
                 return t
+
+
+def _step(node: Node, t: Decimal, direction: int, poly: Poly, *, leaves: bool) -> Poly:
+    """Takes a node over the end of a piece, its own or a child's, and gives headroom with its new output."""
+    before = node.out
+    if leaves:
+        node.leave(direction)
+    if node.children:
+        node.follow(t, direction)
+    node.settle()
+    factor = node.factor
+    if not factor:
+        return poly
+    (b0, b1, b2), (k0, k1, k2), (c0, c1, c2) = before, node.out, poly
+    return c0 + factor * (k0 - b0), c1 + factor * (k1 - b1), c2 + factor * (k2 - b2)
 
 
 def _bracketed(

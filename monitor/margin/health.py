@@ -6,7 +6,7 @@ equity or requirement depends on it, the pool unknown with the reason; the rest 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal, localcontext
@@ -838,8 +838,14 @@ def evaluate(
         return write_up(pool, worked, current, thresholds)
 
 
-def write_up(pool: MarginPool, worked: Worked, current: Level, thresholds: Thresholds) -> PoolHealth:
-    """The rich form of a worked pool. Call under the EXACT context."""
+def write_up(
+    pool: MarginPool,
+    worked: Worked,
+    current: Level,
+    thresholds: Thresholds,
+    found: Sequence[tuple[Decimal | None, Decimal | None]] | None = None,
+) -> PoolHealth:
+    """The rich form of a worked pool; `found`: liquidation and bankruptcy price of each leg. Call under the EXACT context."""
     rules = pool.rules
     terms = worked.terms
     equity, fees = worked.equity, worked.fees
@@ -887,7 +893,10 @@ def write_up(pool: MarginPool, worked: Worked, current: Level, thresholds: Thres
         terms=tuple(terms),
         collateral=tuple(_collateral(worked, worth, available) for worth in worked.worths.values()),
         risk_units=worked.risk_units,
-        positions=tuple(_position(state, rules.closing_fee) for state in worked.priced),
+        positions=tuple(
+            _position(state, rules.closing_fee, prices)
+            for state, prices in zip(worked.priced, found or [(None, None)] * len(worked.priced), strict=True)
+        ),
     )
 
 
@@ -951,7 +960,7 @@ def _collateral(worked: Worked, worth: AssetWorth, available: Decimal | None) ->
     )
 
 
-def _position(state: Priced, closing_fee: str) -> PositionHealth:
+def _position(state: Priced, closing_fee: str, found: tuple[Decimal | None, Decimal | None]) -> PositionHealth:
     """The row of one position; its terms are those that the venue has."""
     leg = state.leg
     position = leg.position
@@ -978,7 +987,7 @@ def _position(state: Priced, closing_fee: str) -> PositionHealth:
         deduction=None if row is None else row.deduction,
         initial_margin=state.initial,
         maintenance_margin=state.maintenance,
-        liquidation_price=None,
-        bankruptcy_price=None,
+        liquidation_price=found[0],
+        bankruptcy_price=found[1],
         terms=terms,
     )

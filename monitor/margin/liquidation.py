@@ -108,6 +108,7 @@ class _Solver:
         at_entry = self.rules.isolated_price_at_entry and pool.isolated
         self.margins_move = not (self.rules.value_basis == "entry" or self.rules.held_maintenance or at_entry)
         self.standing = self._at_entry() if at_entry else self.requirement
+        self.held_fee = self._held_fee()
         self.plain = (
             not pool.multi
             and not pool.portfolio
@@ -186,7 +187,7 @@ class _Solver:
         if liquidation:
             headroom = Headroom(self.pool, self.worked, ONE, ONE, requirement=self.standing)
         else:
-            headroom = Headroom(self.pool, self.worked, ONE, ZERO, requirement=ZERO, constant=-self._held_fee())
+            headroom = Headroom(self.pool, self.worked, ONE, ZERO, requirement=ZERO, constant=-self.held_fee)
         for state in states:
             units = state.leg.units
             headroom.move(Motion(state, ZERO, -units if state.leg.inverse else units), margins_move=self.margins_move)
@@ -198,7 +199,7 @@ class _Solver:
         leg = state.leg
         if others or not self.plain or leg.option or leg.instrument.profit_weight != 1:
             return (False, True)
-        headroom = self.equity - (self.standing if liquidation else self._held_fee())
+        headroom = self.equity - (self.standing if liquidation else self.held_fee)
         if not headroom:
             return (False, True)
         if liquidation and self.margins_move:
@@ -224,7 +225,7 @@ class _Solver:
         if worked.equity is None:
             return None
         if not liquidation:
-            return worked.equity - self._held_fee()
+            return worked.equity - self.held_fee
         maintenance = worked.maintenance
         if maintenance is None or worked.fees is None:
             return None
@@ -524,11 +525,12 @@ def report(
     """
     with localcontext(EXACT):
         worked = work(pool, prices, as_of)
-        health = write_up(pool, worked, current, thresholds)
-        target = below if below is not None else max(health.level or Level.WATCH, Level.WATCH)
-        if health.unknown is not None:
-            return PoolReport(health, PoolMove(None, None), Cure(target, None, ()))
+        if unknown_of(pool, worked) is not None:
+            health = write_up(pool, worked, current, thresholds)
+            return PoolReport(health, PoolMove(None, None), Cure(below or Level.WATCH, None, ()))
         solver = _Solver(pool, prices, as_of, worked)
-        health = _with_prices(health, solver.prices_of_legs())
+        found = [(leg.liquidation_price, leg.bankruptcy_price) for leg in solver.prices_of_legs()]
+        health = write_up(pool, worked, current, thresholds, found)
+        target = below if below is not None else max(health.level or Level.WATCH, Level.WATCH)
         move = solver.move(None, market_index_betas(pool) if pool.multi else {})
         return PoolReport(health, move, solver.cure(target, thresholds))

@@ -1,14 +1,20 @@
-"""How long the exact evaluation of one pool takes: `python tests/benchmarks/bench_health.py`. Prints microseconds, best of several rounds."""
+"""How long the exact evaluation of one pool takes: `PYTHONPATH=. python tests/benchmarks/bench_health.py`.
+
+Prints microseconds a call, best of several rounds.
+"""
 
 from __future__ import annotations
 
 import timeit
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from monitor.margin.accounts import Account, Balance, Position
 from monitor.margin.health import evaluate, margins
 from monitor.margin.instruments import Instrument, Kind
+from monitor.margin.levels import Level
+from monitor.margin.liquidation import cure, pool_move, position_prices, report
 from monitor.margin.pools import MarginPool, cut
 from monitor.margin.prices import Prices
 from monitor.margin.schedules import Tier, TierTable
@@ -45,9 +51,8 @@ def pool_of(size: int) -> tuple[MarginPool, Prices]:
     return pool, Prices(mark={name: Decimal("2600.00231") + 3 * i for i, name in enumerate(names)})
 
 
-def microseconds(statement: object, number: int = 200, rounds: int = 7) -> float:
+def microseconds(statement: Callable[[], object], number: int = 100, rounds: int = 5) -> float:
     """Best time of one call."""
-    assert callable(statement)
     return min(timeit.repeat(statement, number=number, repeat=rounds)) / number * 1e6
 
 
@@ -55,8 +60,15 @@ def main() -> None:
     """Prints one line per measure."""
     for size in (1, 10, 40):
         pool, prices = pool_of(size)
-        print(f"{size:3} positions  evaluate {microseconds(lambda p=pool, q=prices: evaluate(p, q, AS_OF)):8.1f} us", end="")
-        print(f"  margins {microseconds(lambda p=pool, q=prices: margins(p, q, AS_OF)):8.1f} us")
+        measures: dict[str, Callable[[], object]] = {
+            "evaluate": lambda p=pool, q=prices: evaluate(p, q, AS_OF),
+            "margins": lambda p=pool, q=prices: margins(p, q, AS_OF),
+            "position_prices": lambda p=pool, q=prices: position_prices(p, q, AS_OF),
+            "pool_move": lambda p=pool, q=prices: pool_move(p, q, AS_OF),
+            "cure": lambda p=pool, q=prices: cure(p, q, AS_OF, Level.WATCH),
+            "report": lambda p=pool, q=prices: report(p, q, AS_OF),
+        }
+        print(f"{size:3} positions", *(f"{name} {microseconds(call):.0f} us" for name, call in measures.items()), sep="  ")
 
 
 if __name__ == "__main__":
