@@ -1,4 +1,4 @@
-"""Compiles every kernel of the engine into NUMBA_CACHE_DIR, while the image is built: a container then starts without a compiler's delay."""
+"""Compiles every kernel of the engine into NUMBA_CACHE_DIR while the image is built, so that a container starts at once."""
 
 from __future__ import annotations
 

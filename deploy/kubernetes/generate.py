@@ -1,4 +1,4 @@
-"""Writes prometheus-rule.yaml, the alert rules as the Prometheus operator wants them, from deploy/prometheus/rules. Run by `make generated`."""
+"""Writes prometheus-rule.yaml, the rules of deploy/prometheus as the Prometheus operator wants them. Run by `make generated`."""
 
 from __future__ import annotations
 
