@@ -187,8 +187,9 @@ def _explain_pool(pool: PoolHealth) -> list[Line]:
             f" minimum {_shown(risk.minimum_charge)}); delta {_shown(risk.delta)}"
         )
         lines.append((f"charge {risk.underlying}", _shown(risk.charge), how if risk.missing is None else risk.missing))
-    for term in pool.terms:
-        lines.append((f"maintenance: {term.name}", _shown(term.maintenance_margin), f"initial {_shown(term.initial_margin)}"))
+    lines.extend(
+        (f"maintenance: {term.name}", _shown(term.maintenance_margin), f"initial {_shown(term.initial_margin)}") for term in pool.terms
+    )
     lines.append(("equity", _shown(pool.equity), f"{unit}, with haircuts; net value {_shown(pool.net_value)}"))
     lines.append(("maintenance margin", _shown(pool.maintenance_margin), "sum of the terms"))
     lines.append(("fees", _shown(pool.fees), "closing and repaying cost beside maintenance"))
@@ -212,8 +213,9 @@ def _explain_position(position: PositionHealth) -> list[Line]:
         lines.append(("  option value", plain(position.option_value), ""))
     how = "" if position.maintenance_rate is None else f"rate {plain(position.maintenance_rate)}, deduction {_shown(position.deduction)}"
     lines.append(("  maintenance", _shown(position.maintenance_margin), how))
-    for term in position.terms[1:]:
-        lines.append((f"    {term.name}", _shown(term.maintenance_margin), f"initial {_shown(term.initial_margin)}"))
+    lines.extend(
+        (f"    {term.name}", _shown(term.maintenance_margin), f"initial {_shown(term.initial_margin)}") for term in position.terms[1:]
+    )
     lines.append(("  initial margin", _shown(position.initial_margin), f"rate {_shown(position.initial_rate)}"))
     lines.append(
         (
