@@ -8,8 +8,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from monitor.errors import ConfigError
 from monitor.wire.frames import Codec, Topic, Wanted
+from monitor.wire.prices import PriceBatch
 
-__all__ = ["Limits", "Ping", "VenueProfile"]
+__all__ = ["Derive", "Limits", "Ping", "VenueProfile"]
+
+Derive = Callable[[list[PriceBatch]], list[PriceBatch]]
+"""Turns what the codecs of a venue's connections read into what is published; may remember."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ class VenueProfile:
         endpoints: Endpoint -> address. A venue may split its streams over several.
         codec: Makes the codec of one connection to an endpoint.
         topics: What to subscribe for what is wanted.
+        derive: Makes what stands between the venue's codecs and the publisher, one for all connections; None for nothing.
         ping, limits: see there.
         session_s: Age at which a connection is replaced, before the venue cuts it; None where the venue does not.
         silence_s: A connection with a confirmed topic and without any price for so long is dead, whatever its pings say.
@@ -64,6 +69,7 @@ class VenueProfile:
     endpoints: Mapping[str, str]
     codec: Callable[[str], Codec]
     topics: Callable[[Wanted], tuple[Topic, ...]]
+    derive: Callable[[], Derive] | None = None
     ping: Ping = Ping()
     limits: Limits = Limits()
     session_s: float | None = None

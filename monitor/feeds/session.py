@@ -254,14 +254,7 @@ class Session:
     async def _control(self, control: Control, connection: ClientConnection) -> None:
         match control:
             case Confirmed():
-                keys = control.topics
-                if control.request is not None:
-                    pending = self._pending.pop(control.request, None)
-                    if control.request in self._leaving:
-                        self._leaving.discard(control.request)
-                        return
-                    keys = pending[0] if pending is not None else keys
-                self._confirm(keys)
+                self._take_confirmation(control)
             case Denied():
                 self._deny(control)
             case Reply():
@@ -272,6 +265,19 @@ class Session:
                 self._log.debug("feed_notice", text=control.text)
             case Ending():
                 raise _Over(Ended("venue_ending", control.text, self._lived()))
+
+    def _take_confirmation(self, confirmed: Confirmed) -> None:
+        """A numbered answer confirms its request; one that also names topics confirms these and refuses the request's others."""
+        if confirmed.request is None:
+            self._confirm(confirmed.topics)
+        elif confirmed.request in self._leaving:
+            self._leaving.discard(confirmed.request)
+        else:
+            asked = self._pending.pop(confirmed.request, ((), 0.0))[0]
+            self._confirm(confirmed.topics or asked)
+            left_out = tuple(key for key in asked if confirmed.topics and key not in confirmed.topics)
+            if left_out:
+                self._deny(Denied(topics=left_out, text="left out of the confirmation"))
 
     def _confirm(self, keys: Sequence[str]) -> None:
         self._unanswered = 0
@@ -292,11 +298,10 @@ class Session:
         self._changed.set()
 
     def _deny(self, denied: Denied) -> None:
-        """A refused request of one topic refuses the topic; one of several is asked again topic by topic, to find the bad one."""
+        """Topics named are refused, and the others of their request asked again; unnamed ones of a request are asked again one by one."""
         self._unanswered = 0
-        keys = denied.topics
-        if denied.request is not None and not keys:
-            keys = self._pending.pop(denied.request, ((), 0.0))[0]
+        asked = self._pending.pop(denied.request, ((), 0.0))[0] if denied.request is not None else ()
+        keys = denied.topics or asked
         if not denied.topics and len(keys) > 1:
             self._one_by_one.update(keys)
         else:

@@ -7,6 +7,7 @@ stands still again when nobody is subscribed; with a number it keeps time like t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Literal
+from urllib.parse import unquote
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -90,8 +92,12 @@ class Simulator:
         self.dialect, self.speed, self.host, self.port = dialect, speed, host, port
         self.statistics = SimulatorStatistics()
         self.clients: set[Client] = set()
-        self.latest: Quotes | None = None
-        self._tape, self._stamp, self._clock = tape, stamp, clock
+        self.latest = Quotes(time_ms=0, numbers={})
+        self._stamp, self._clock = stamp, clock
+        self._tape = iter(tape)
+        self._first = next(self._tape, None)
+        if self._first is not None and isinstance(self._first[1], Quotes):
+            self.latest = self._first[1]  # what a venue that sends its state on subscription has to send
         self._session_s = session_s if session_s is not None else dialect.session_s
         self._listening, self._subscribed, self._played = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -147,7 +153,7 @@ class Simulator:
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """404 for a path that the venue does not have."""
-        if self.dialect.peer(request.path) is None:
+        if self.dialect.peer(unquote(request.path)) is None:
             self.statistics.refused[404] = self.statistics.refused.get(404, 0) + 1
             return connection.respond(HTTPStatus.NOT_FOUND, "no such stream\n")
         return None
@@ -155,7 +161,7 @@ class Simulator:
     async def _handle(self, connection: ServerConnection) -> None:
         """One client: hears until it goes."""
         assert connection.request is not None, "after the handshake"
-        peer = self.dialect.peer(connection.request.path)
+        peer = self.dialect.peer(unquote(connection.request.path))
         assert peer is not None, "admitted"
         client = Client(connection, peer, self._clock)
         self.clients.add(client)
@@ -201,7 +207,7 @@ class Simulator:
                 self.statistics.limited += 1
                 await client.connection.close(1008, "Too many requests")
                 return
-            heard = client.peer.hear(message.encode() if isinstance(message, str) else message, self._clock.wall_ns() // 1_000_000)
+            heard = client.peer.hear(message.encode() if isinstance(message, str) else message, self.latest)
             try:
                 for frame in heard.replies:
                     await client.connection.send(frame, text=True)
@@ -220,7 +226,7 @@ class Simulator:
         await self._subscribed.wait()
         started_at = self._clock.monotonic()
         breathe_at = time.monotonic()
-        for offset_s, what in self._tape:
+        for offset_s, what in itertools.chain([self._first] if self._first is not None else [], self._tape):
             if self.speed == "max":
                 await self._subscribed.wait()
                 if time.monotonic() - breathe_at > 0.005:  # a send into an empty buffer does not yield
@@ -244,7 +250,10 @@ class Simulator:
         if isinstance(what, Quotes):
             if self._stamp == "now":
                 what = replace(what, time_ms=self._clock.wall_ns() // 1_000_000)
-            self.latest = what
+            self.latest = Quotes(
+                time_ms=what.time_ms,
+                numbers={kind: {**self.latest.numbers.get(kind, {}), **numbers} for kind, numbers in what.numbers.items()},
+            )
             for kind, numbers in what.numbers.items():
                 self.statistics.prices[kind] = self.statistics.prices.get(kind, 0) + len(numbers)
         for client in list(self.clients):

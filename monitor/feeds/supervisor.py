@@ -88,6 +88,8 @@ class _Slot:
         now = feed.now()
         strict = self.shared
         admitted = []
+        if feed.derive is not None:
+            batches = feed.derive(batches)
         for batch in batches:
             if strict and not any(batch.venue_times_ms) and not self._is_first(session):
                 continue  # without event times two sessions cannot be ordered: only the first counts
@@ -246,6 +248,7 @@ class VenueFeed:
         self.rng = rng if rng is not None else random.Random()
         self.statistics = FeedStatistics(venue=profile.venue)
         self.connects = RateLimit(profile.limits.connects, profile.limits.connects_period_s, clock)
+        self.derive = profile.derive() if profile.derive is not None else None
         self._publish, self._on_stale, self._connections = publish, on_stale, connections
         self._held_s = 0.0
         self._held_since: float | None = None

@@ -7,7 +7,7 @@ item by item and gives the same result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from monitor.margin.prices import PriceKind
 from monitor.wire.frames import EARLIEST_MS, Decoded, Fault, is_name, is_time
@@ -112,7 +112,7 @@ class Columns:
             taken[name] = (number, time)
         self._emit(decoded, kind, taken)
 
-    def admits(self, name: Any, decoded: Decoded) -> bool:
+    def admits(self, name: Any, decoded: Decoded) -> TypeGuard[str]:
         """Whether this is a name, counted if it is not. Remembers it."""
         try:
             if name in self._known:

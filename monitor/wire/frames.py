@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
+import orjson
+
+from monitor.errors import CodecError
 from monitor.margin.prices import PriceKind
 from monitor.wire.prices import PriceBatch
 
@@ -32,6 +36,9 @@ __all__ = [
     "Wanted",
     "is_name",
     "is_time",
+    "iso_ms",
+    "read_json",
+    "text_ms",
 ]
 
 EARLIEST_MS = 1_262_304_000_000
@@ -54,7 +61,6 @@ class Fault(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     NO_UNIVERSE = "no_universe"
     TOO_MANY_NAMES = "too_many_names"
-    OLDER = "older"
 
 
 def is_name(value: object) -> bool:
@@ -68,6 +74,33 @@ def is_time(value: object, received_at_ns: int) -> bool:
     A time in seconds, a zero or the year 2100 is refused here; a clock that is minutes wrong is not, it is measured.
     """
     return type(value) is int and EARLIEST_MS <= value <= received_at_ns // 1_000_000 + _LATEST_AHEAD_MS
+
+
+def read_json(venue: str, frame: bytes) -> Any:
+    """The JSON value of a frame. Raises CodecError (`not_json`), also for NaN, 1e400, bytes that are not UTF-8 and deep nesting."""
+    try:
+        return orjson.loads(frame)
+    except orjson.JSONDecodeError as error:
+        raise CodecError(venue, Fault.NOT_JSON, frame, str(error)) from None
+
+
+def text_ms(value: object) -> int | None:
+    """Milliseconds written as a string of 13 digits, or None."""
+    return int(value) if type(value) is str and len(value) == 13 and value.isascii() and value.isdigit() else None
+
+
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+
+
+def iso_ms(value: object) -> int | None:
+    """Milliseconds of a UTC moment like `2026-05-27T12:56:40.500Z`, or None."""
+    if type(value) is not str or _ISO.fullmatch(value) is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return round(moment.timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +141,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The venue accepted a subscription: of the numbered request, or of the topics it names."""
+    """The venue accepted a subscription: the numbered request, the topics it names, or of the numbered request only the topics it names."""
 
     request: int | None = None
     topics: tuple[str, ...] = ()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from monitor.margin.prices import PriceKind
 from monitor.wire.quotes import Quotes
 
-__all__ = ["Dialect", "Heard", "Peer"]
+__all__ = ["NO_NUMBERS", "Changes", "Dialect", "Heard", "Peer", "numbers_of"]
+
+NO_NUMBERS: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -24,16 +28,24 @@ class Heard:
 
 
 class Peer(Protocol):
-    """The venue's end of one connection."""
+    """The venue's end of one connection.
+
+    Attributes:
+        topics: Topics subscribed, in the order asked for.
+        refuse: Topics this venue does not have: subscriptions to them are refused in its own words.
+    """
 
     topics: dict[str, None]
-    """Topics subscribed, in the order asked for."""
+    refuse: set[str]
 
     def greeting(self) -> list[bytes]:
         """Frames sent on connection."""
 
-    def hear(self, message: bytes, now_ms: int) -> Heard:
-        """Answers one message of the client; subscriptions change `topics`. Never raises for what a client may send."""
+    def hear(self, message: bytes, latest: Quotes) -> Heard:
+        """Answers one message of the client; subscriptions change `topics`. Never raises for what a client may send.
+
+        `latest`: the state of the market, for venues that send it on subscription.
+        """
 
     def frames(self, quotes: Quotes) -> list[bytes]:
         """What this connection is sent at this moment. Empty where it subscribed nothing that the quotes hold."""
@@ -55,4 +67,29 @@ class Dialect(Protocol):
     ping_interval_s: float | None
 
     def peer(self, target: str) -> Peer | None:
-        """The end of a new connection to this path (with query), or None where the venue has nothing (HTTP 404)."""
+        """The end of a new connection to this path (with query, unquoted), or None where the venue has nothing (HTTP 404)."""
+
+
+def numbers_of(quotes: Quotes, kind: PriceKind) -> Mapping[str, str]:
+    """The numbers of one kind, none where the quotes have none."""
+    return quotes.numbers.get(kind, NO_NUMBERS)
+
+
+class Changes:
+    """Which numbers changed since they were last sent on a connection, for venues that send only these."""
+
+    def __init__(self) -> None:
+        self._sent: dict[tuple[PriceKind, str], str] = {}
+
+    def take(self, quotes: Quotes, kind: PriceKind, name: str) -> str | None:
+        """The number if it is there and not what was sent last; then it counts as sent."""
+        text = numbers_of(quotes, kind).get(name)
+        if text is None or self._sent.get((kind, name)) == text:
+            return None
+        self._sent[kind, name] = text
+        return text
+
+    def forget(self, name: str) -> None:
+        """The next numbers of this name are all new."""
+        for kind in PriceKind:
+            self._sent.pop((kind, name), None)

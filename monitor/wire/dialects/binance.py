@@ -6,23 +6,20 @@ Like the exchange it confirms any well-formed stream name, also of a symbol that
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
 from monitor.margin.prices import PriceKind
-from monitor.wire.dialects.base import Heard
+from monitor.wire.dialects.base import Heard, numbers_of
 from monitor.wire.quotes import Quotes
 
 __all__ = ["BinanceDialect", "BinancePeer", "binance_coinm", "binance_usdm"]
 
 _STREAM = re.compile(r"!?[A-Za-z0-9_]{1,40}(@[A-Za-z0-9]{1,20}){1,2}", re.ASCII)
 _MARK = re.compile(r"([a-z0-9_]+)@markPrice(@1s)?", re.ASCII)
-_INDEX = re.compile(r"([a-z0-9_]+)@indexPrice(@1s)?", re.ASCII)
+_INDEX = re.compile(r"([a-z0-9_]+)@indexPrice", re.ASCII)
 _FUNDING_PERIOD_MS = 8 * 3_600_000
-_NONE: Mapping[str, str] = {}
 
 
 class BinancePeer:
@@ -31,14 +28,15 @@ class BinancePeer:
     def __init__(self, *, combined: bool, topics: list[str]) -> None:
         self.combined = combined
         self.topics: dict[str, None] = dict.fromkeys(topics)
+        self.refuse: set[str] = set()
 
     def greeting(self) -> list[bytes]:
         """Nothing."""
         return []
 
-    def hear(self, message: bytes, now_ms: int) -> Heard:
+    def hear(self, message: bytes, latest: Quotes) -> Heard:
         """Answers `{"result": null, "id": n}`, or an error with its code."""
-        del now_ms
+        del latest
         try:
             body = orjson.loads(message)
         except orjson.JSONDecodeError:
@@ -53,6 +51,8 @@ class BinancePeer:
             return _error(2, f"Invalid request: unknown variant `{method}`", request)
         if type(params) is not list or not params or not all(type(name) is str and _STREAM.fullmatch(name) for name in params):
             return _error(2, "Invalid request: invalid stream", request)
+        if not self.refuse.isdisjoint(params):
+            return _error(2, "Invalid request: no such stream", request)
         for name in params:
             if method == "SUBSCRIBE":
                 self.topics[name] = None
@@ -71,26 +71,26 @@ class BinancePeer:
 
     @staticmethod
     def _data(topic: str, quotes: Quotes) -> Any:
-        marks = quotes.numbers.get(PriceKind.MARK, _NONE)
-        indices = quotes.numbers.get(PriceKind.INDEX, _NONE)
+        marks = numbers_of(quotes, PriceKind.MARK)
+        indices = numbers_of(quotes, PriceKind.INDEX)
         if topic in {"!markPrice@arr", "!markPrice@arr@1s"}:
-            rates = quotes.numbers.get(PriceKind.FUNDING_RATE, _NONE)
+            rates = numbers_of(quotes, PriceKind.FUNDING_RATE)
             return [_mark(name, price, rates.get(name, "0.00010000"), quotes.time_ms) for name, price in marks.items()]
         if topic in {"!assetIndex@arr", "!assetIndex@arr@1s"}:
             return [_asset(asset, price, quotes.time_ms) for asset, price in indices.items()]
         if (match := _MARK.fullmatch(topic)) is not None:
             name = match[1].upper()
             if name in marks:
-                rates = quotes.numbers.get(PriceKind.FUNDING_RATE, _NONE)
+                rates = numbers_of(quotes, PriceKind.FUNDING_RATE)
                 return _mark(name, marks[name], rates.get(name, "0.00010000"), quotes.time_ms)
-            rates = quotes.numbers.get(PriceKind.FUNDING_RATE, _NONE)
+            rates = numbers_of(quotes, PriceKind.FUNDING_RATE)
             return [  # COIN-M: all contracts of a pair
                 _mark(other, price, rates.get(other, ""), quotes.time_ms) for other, price in marks.items() if other.startswith(name + "_")
             ]
         if (match := _INDEX.fullmatch(topic)) is not None:
             asset = match[1].upper().removesuffix("USD")
             if asset in indices:
-                return {"e": "indexPriceUpdate", "E": quotes.time_ms, "i": asset + "USD", "p": indices[asset]}
+                return {"e": "indexPriceUpdate", "E": quotes.time_ms, "s": asset + "USD", "p": indices[asset]}
         return None
 
 
@@ -131,16 +131,16 @@ class BinanceDialect:
 
     def peer(self, target: str) -> BinancePeer | None:
         """`/ws`, `/ws/<stream>`, `/stream`, `/stream?streams=<a>/<b>`, all after the category's prefix."""
-        parts = urlsplit(target)
-        if not parts.path.startswith(self._prefix):
+        path, _, query = target.partition("?")
+        if not path.startswith(self._prefix):
             return None
-        path = unquote(parts.path[len(self._prefix) :])
+        path = path[len(self._prefix) :]
         if path == "/ws":
             return BinancePeer(combined=False, topics=[])
         if path.startswith("/ws/"):
             return BinancePeer(combined=False, topics=[name for name in path[4:].split("/") if name])
         if path == "/stream":
-            streams = parse_qs(parts.query).get("streams", [""])[0]
+            streams = query.removeprefix("streams=") if query.startswith("streams=") else ""
             return BinancePeer(combined=True, topics=[name for name in streams.split("/") if name])
         return None
 

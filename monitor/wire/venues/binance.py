@@ -1,8 +1,10 @@
 """Frames of both Binance futures markets: mark price, asset index and index price events, answers to requests.
 
-Event `markPriceUpdate`: `s` symbol, `p` mark price, `i` index price of the instrument (not of an asset: not taken), `r` funding rate ("" on
-delivery contracts), `T` next funding time, `E` event time ms. `assetIndexUpdate`: `s` asset + "USD", `i` index price in USD.
-Frames come bare (`/ws`) or as `{"stream", "data"}` (`/stream`), single or as an array.
+Event `markPriceUpdate`: `s` symbol, `p` mark price, `i` index price of the instrument (not of an asset: not taken), `r` funding rate (""
+on delivery contracts), `T` next funding time, `E` event time ms. `assetIndexUpdate`: `s` asset + "USD", `i` index price in USD.
+`indexPriceUpdate` (COIN-M): `p` index price of the pair, whose name was `i` until June 2026 and is `s` since. `st` (since June 2026): 1
+USD-M, 2 COIN-M; all-market streams may carry both markets since then, and each codec takes its own only. Frames come bare (`/ws`) or as
+`{"stream", "data"}` (`/stream`), single or as an array.
 
 Source: Binance developer documentation, "Mark Price Stream", "Mark Price Stream for All market", "Multi-Assets Mode Asset Index", "Live
 Subscribing/Unsubscribing to streams", as carried by several client libraries; read 2026-11-20.
@@ -18,7 +20,7 @@ import orjson
 from monitor.errors import CodecError
 from monitor.margin.prices import PriceKind
 from monitor.wire.columns import Columns, column
-from monitor.wire.frames import Confirmed, Decoded, Denied, Fault, Notice
+from monitor.wire.frames import Confirmed, Decoded, Denied, Fault, Notice, read_json
 
 __all__ = ["BinanceCodec"]
 
@@ -26,16 +28,14 @@ __all__ = ["BinanceCodec"]
 class BinanceCodec:
     """One connection to Binance futures. The connection's requests are numbered; answers carry the number and no topic."""
 
-    def __init__(self, venue: str) -> None:
+    def __init__(self, venue: str, symbol_type: int) -> None:
         self.venue = venue
+        self._foreign = {1, 2} - {symbol_type}
         self._columns = Columns(venue)
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
         """Marks and funding rates (when changed), asset indices, and answers to requests. Raises CodecError."""
-        try:
-            body = orjson.loads(frame)
-        except orjson.JSONDecodeError as error:
-            raise CodecError(self.venue, Fault.NOT_JSON, frame, str(error)) from None
+        body = read_json(self.venue, frame)
         decoded = Decoded(received_at_ns)
         if type(body) is dict and "data" in body:
             body = body["data"]
@@ -66,6 +66,7 @@ class BinanceCodec:
                 decoded.reject(Fault.WRONG_SHAPE)
 
     def _events(self, event: str, items: list[Any], decoded: Decoded, frame: bytes) -> None:
+        items = self._own(items)
         names, times = column(items, "s"), column(items, "E")
         if event == "markPriceUpdate":
             self._columns.prices(decoded, PriceKind.MARK, names, column(items, "p"), times)
@@ -74,10 +75,20 @@ class BinanceCodec:
             assets = [name[:-3] if type(name) is str and name.endswith("USD") else None for name in names]
             self._columns.prices(decoded, PriceKind.INDEX, assets, column(items, "i"), times)
         elif event == "indexPriceUpdate":
-            assets = [name[:-3] if type(name) is str and name.endswith("USD") else None for name in column(items, "i")]
+            pairs = [name if name is not None else item.get("i") for name, item in zip(names, items, strict=True)]
+            assets = [pair[:-3] if type(pair) is str and pair.endswith("USD") else None for pair in pairs]
             self._columns.prices(decoded, PriceKind.INDEX, assets, column(items, "p"), times)
         else:
             raise CodecError(self.venue, Fault.UNKNOWN_MESSAGE, frame, f"event {event[:40]!r}")
+
+    def _own(self, items: list[Any]) -> list[Any]:
+        """The items of this market; the other one's are left out, which is no fault."""
+        try:
+            if self._foreign.isdisjoint(column(items, "st")):
+                return items
+        except TypeError:  # an unhashable `st` is nobody's
+            pass
+        return [item for item in items if type(item) is dict and item.get("st") not in tuple(self._foreign)]
 
     @staticmethod
     def _answer(body: dict[str, Any], decoded: Decoded) -> bool:

@@ -19,7 +19,7 @@ ALL_ASSETS = "!assetIndex@arr"
 
 def codec() -> BinanceCodec:
     """A codec for one connection."""
-    return BinanceCodec(VENUE)
+    return BinanceCodec(VENUE, symbol_type=1)
 
 
 def topics(wanted: Wanted) -> tuple[Topic, ...]:
