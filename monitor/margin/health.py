@@ -715,7 +715,7 @@ def _health_by_asset(pool: MarginPool, worked: Worked, prices: Prices) -> None:
     for worth in worked.worths.values():
         worth.amount = _plus(worth.wallet, worth.profit)
         for initial in (False, True):
-            positive, debts, losses = _split_asset(pool, worked, worth, filled, initial=initial)
+            positive, debts, losses = _split_asset(pool, worked, worth, filled, prices.smoothed, initial=initial)
             if positive is None:
                 if initial:
                     worth.missing_initial = worth.missing or pool.unknown or "a margin is not known"
@@ -758,7 +758,13 @@ def _health_by_asset(pool: MarginPool, worked: Worked, prices: Prices) -> None:
 
 
 def _split_asset(
-    pool: MarginPool, worked: Worked, worth: AssetWorth, filled: Mapping[str, Priced], *, initial: bool
+    pool: MarginPool,
+    worked: Worked,
+    worth: AssetWorth,
+    filled: Mapping[str, Priced],
+    smoothed: Mapping[str, Decimal],
+    *,
+    initial: bool,
 ) -> tuple[Decimal | None, Decimal, Decimal]:
     """(positive amounts, debts, negative health of positions) of one asset, in the asset; first None when an input is missing."""
     if worth.wallet is None:
@@ -779,6 +785,8 @@ def _split_asset(
         pnl = state.pnl if held else ZERO
         if pnl is None or margin is None:
             return None, ZERO, ZERO
+        if initial:
+            pnl, margin = _at_worse_price(sized, pnl, margin, state.leg.units if held else ZERO, smoothed)
         health = pnl + state.leg.position.unsettled_funding - margin
         if health > 0:
             instrument = state.leg.instrument
@@ -789,6 +797,28 @@ def _split_asset(
         else:
             losses -= health
     return positive, debts, losses
+
+
+def _at_worse_price(
+    sized: Priced, pnl: Decimal, margin: Decimal, held: Decimal, smoothed: Mapping[str, Decimal]
+) -> tuple[Decimal, Decimal]:
+    """Profit and initial margin at the worse of mark and smoothed price of the underlying, where that is known: Mango's initial side.
+
+    The position with its orders filled is valued at the lower price if long, at the higher if short; orders buy at the higher and sell at
+    the lower.
+
+    Args:
+        sized: The leg with the worse side of its orders filled.
+        held: Units really held.
+    """
+    leg, mark = sized.leg, sized.mark
+    stable = smoothed.get(leg.instrument.underlying or "")
+    if stable is None or mark is None or leg.inverse:
+        return pnl, margin
+    low, high = min(mark, stable), max(mark, stable)
+    worse = low if leg.long else high
+    ordered = leg.units - held
+    return pnl + leg.units * worse - ordered * (high if ordered > 0 else low) - held * mark, margin * worse / mark
 
 
 @dataclass(frozen=True, slots=True)
