@@ -185,8 +185,10 @@ def render(body: Mapping[str, Any], markup: Markup = Markup.TEXT) -> Message:
         chosen = _telling(positions)
         for position in chosen:
             say(bullet + _position(position, markup))
-        if len(positions) > len(chosen):
-            say(f"{bullet}and {len(positions) - len(chosen)} more")
+        left_out = body.get("more_positions")
+        more = len(positions) - len(chosen) + (left_out if type(left_out) is int else 0)
+        if more > 0:
+            say(f"{bullet}and {more} more")
         cure = _cure(body, markup, currency)
         if cure:
             say(f"{strong}Cure{end}: {cure}")
