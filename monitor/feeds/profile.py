@@ -62,6 +62,8 @@ class VenueProfile:
         ping, limits: see there.
         session_s: Age at which a connection is replaced, before the venue cuts it; None where the venue does not.
         silence_s: A connection with a confirmed topic and without any price for so long is dead, whatever its pings say.
+        keepalive_s: We ping the peer on the WebSocket level this often, and give it up when no answer comes for as long again; None: never
+            (a replay that holds the socket back reads the answer late).
         confirm_s: A subscription not confirmed for so long is asked again.
     """
 
@@ -74,6 +76,7 @@ class VenueProfile:
     limits: Limits = Limits()
     session_s: float | None = None
     silence_s: float = 10.0
+    keepalive_s: float | None = 20.0
     confirm_s: float = 10.0
 
     def at(self, base: str) -> VenueProfile:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -54,6 +55,8 @@ class FeedsStage:
         for venue in settings.venues:
             own = settings.of(venue)
             profile = profile_of(venue)
+            if settings.on_slow == "wait":  # a tape's time is not ours: what we hold back is neither silent nor dead
+                profile = replace(profile, keepalive_s=None, silence_s=86_400.0)
             self.feeds[venue] = VenueFeed(
                 profile.at(own.url) if own.url else profile,
                 self._wanted(venue, {}),

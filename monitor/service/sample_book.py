@@ -2,7 +2,7 @@
 
 Every account is a portfolio document (docs/reference/portfolio.md). The mix: cross accounts with one to five
 instruments, some of them in hedge mode with a long and a short leg, some with an isolated position beside the cross
-pool. Effective leverage lies between 1 and 25, evenly in its logarithm, so that a fall of a few percent already
+pool. Effective leverage lies between 1 and `most_leverage`, evenly in its logarithm, so that a fall of a few percent already
 finds somebody and a crash finds many.
 """
 
@@ -18,7 +18,9 @@ __all__ = ["sample_documents", "sample_tables"]
 GROUPS = ("desk-1", "desk-2", "prime", "retail")
 
 
-def sample_documents(count: int, prices: Mapping[str, float], *, seed: int = 7, sequence: int = 1) -> Iterator[dict[str, Any]]:
+def sample_documents(
+    count: int, prices: Mapping[str, float], *, seed: int = 7, sequence: int = 1, most_leverage: float = 25.0
+) -> Iterator[dict[str, Any]]:
     """`count` portfolio documents over the instruments of `prices` (name -> price around which entries lie). Same seed, same book."""
     rng = random.Random(seed)
     names = list(prices)
@@ -31,7 +33,7 @@ def sample_documents(count: int, prices: Mapping[str, float], *, seed: int = 7, 
             "positions": [],
         }
         chosen = _choose(rng, names, popularity, min(len(names), rng.choice((1, 1, 2, 2, 3, 5))))
-        leverage = math.exp(rng.uniform(0, math.log(25)))
+        leverage = math.exp(rng.uniform(0, math.log(most_leverage)))
         gross = math.exp(rng.gauss(math.log(20_000), 1.2))
         hedged = rng.random() < 0.2
         isolated = chosen[-1] if rng.random() < 0.2 else None
