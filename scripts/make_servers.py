@@ -42,6 +42,7 @@ class Server:
 
 SERVERS = (
     Server(command="redis-server", package="redis-server", without="nothing runs without it"),
+    Server(command="redis-cli", package="redis-tools", without="`make docs-check` cannot run the operators' commands"),
     Server(command="mosquitto", package="mosquitto", without="MQTT is off in the demo, and the tests of MQTT are left out"),
     Server(command="promtool", package="prometheus", without="the tests that check the alert rules are left out", self_contained=True),
     Server(command="prometheus", package="prometheus", without="the tests that query dashboards are left out", self_contained=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,19 @@ def test_each_pod_of_the_set_owns_its_own_shard() -> None:
     assert container["args"][-2:] == ["--shard", "$(ORDINAL)/$(SHARDS)"]
     assert environment["SHARDS"]["value"] == str(found["spec"]["replicas"])
     assert environment["ORDINAL"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
+
+
+@pytest.mark.parametrize("name", ["margin-monitor", "margin-monitor-feeds"])
+def test_the_daemon_understands_its_command_line(name: str, tmp_path: Path) -> None:
+    """Of the whole command line it refuses only the settings file, which is not there."""
+    (arguments,) = (pod["spec"]["containers"][0]["args"] for pod_name, pod in _pods() if pod_name == name)
+    absent = tmp_path / "absent.toml"
+    replaced = {"$(ORDINAL)/$(SHARDS)": "0/2", "/etc/margin-monitor/margin-monitor.toml": str(absent)}
+
+    code, text = output_of([sys.executable, "-m", "monitor", *(replaced.get(argument, argument) for argument in arguments)], cwd=_ROOT)
+
+    assert code == 2
+    assert text.startswith(f"margin-monitor: {absent}: (file)"), text
 
 
 def test_selectors_find_their_pods() -> None:

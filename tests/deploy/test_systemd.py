@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,25 @@ def test_the_daemon_is_watched_and_reloaded() -> None:
         assert line in text.splitlines()
 
 
+@pytest.mark.parametrize("unit", _UNITS)
+def test_the_daemon_understands_its_command_line(unit: str, tmp_path: Path) -> None:
+    """Of the whole command line it refuses only the settings file, which is not there."""
+    absent = tmp_path / "absent.toml"
+    (line,) = re.findall(r"^ExecStart=\S+ (.+)$", (_FOLDER / unit).read_text(encoding="utf-8"), re.MULTILINE)
+    arguments = line.replace("/etc/margin-monitor/margin-monitor.toml", str(absent)).replace("%I", "0/4").split()
+
+    code, text = output_of([sys.executable, "-m", "monitor", *arguments], cwd=_FOLDER.parents[1])
+
+    assert code == 2
+    assert text.startswith(f"margin-monitor: {absent}: (file)"), text
+
+
 def test_the_units_differ_in_what_a_shard_needs_only() -> None:
     """A line added to one is added to the other."""
     one, many = ((_FOLDER / unit).read_text(encoding="utf-8").splitlines()[2:] for unit in _UNITS)
     same_again = [
         line.replace(", shard %I", "")
-        .replace(" --stage evaluator --stage alerts --shard %I", "")
+        .replace(" --stage evaluator,alerts --shard %I", "")
         .replace("margin-monitor-%i", "margin-monitor")
         .replace("@.service", ".service")
         for line in many
