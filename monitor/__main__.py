@@ -1,6 +1,6 @@
 """Runs the command line: `python -m monitor`."""
 
-from monitor.service.cli import main
+from monitor.service.entry import main
 
 __all__: list[str] = []
 
