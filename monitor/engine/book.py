@@ -1,14 +1,19 @@
-"""The columns: how pools, legs, price inputs and hot rows lie in memory, and how they grow.
+"""The columns: how pools, legs, price inputs, cold and hot rows lie in memory, and how they grow.
 
-Every array is a numpy structured array, so that one random access brings one cache line. Kernels never allocate: room is made here, between
-messages. An index into an array stays valid while its owner lives; only the rows of a price column move, and they are addressed by
-(column, offset).
+Every array is made of records, so that one random access brings one cache line. Kernels never allocate: room is made here, between messages.
+A row is the place of one pool in one price column: every pool has a *cold* row in each of its columns, with the band (lo, hi) that the price
+must leave before the pool is looked at; a *hot* pool has open cold bands and a hot row in each column instead, whose sums follow every tick.
+
+    column -> blocks of 64 rows -> rows     each level keeps the highest lo and the lowest hi below it: a calm tick compares once
+
+Numbers of pools, legs and slots stay while their owner lives. Rows are addressed by (column, offset); the last row of a column moves into a hole.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,37 +24,49 @@ from monitor.margin.prices import PriceKind
 
 __all__ = [
     "ASSET",
+    "BAND_MISSES",
+    "BLOCK",
+    "COLD_EXITS",
     "COLUMN",
     "DEFERRED",
+    "DEMOTIONS",
+    "DIRTY",
     "EVALUATIONS",
     "EVENT",
     "EVENTS",
     "EXACT",
+    "EXITS",
     "FREE",
     "FREE_SLOTS",
     "FRESH",
     "HOT",
+    "HOT_POOLS",
     "HOT_ROWS",
     "IDLE",
     "INVALID",
     "KNOWN",
     "LEG",
     "LINEAR",
+    "NEXT_EXIT",
     "POOL",
+    "PROMOTIONS",
+    "REBANDED",
     "SEGMENT",
+    "SHORT_OF_ROOM",
     "SLOT",
+    "STEPPED",
     "TICKS",
     "UNKNOWN",
     "Book",
-    "Rows",
+    "LinearPools",
 ]
 
 Array = npt.NDArray[Any]
 
 # How a pool is decided.
-LINEAR: Final = 0  # equity and requirement are sums over columns: updated row by row
-FRESH: Final = 1  # evaluated from scratch in floats: several assets, curved schedules
-EXACT: Final = 2  # only by the exact core
+LINEAR: Final = 0  # equity and requirement are sums over columns: updated row by row while hot
+FRESH: Final = 1  # evaluated from scratch in floats at each touch while hot: several assets, curved schedules
+EXACT: Final = 2  # only by the exact core; always hot
 
 # What is known of it.
 FREE: Final = 0  # the number is not in use
@@ -57,18 +74,22 @@ KNOWN: Final = 1
 UNKNOWN: Final = 2  # an input is missing
 IDLE: Final = 3  # no positions and no debts: healthy by definition, no rows
 
+BLOCK: Final = 64  # rows of a block
+FIRST_VARIANCE: Final = 1e-7  # of a relative move per tick, before any was seen: 3 basis points
+
 POOL = np.dtype(
     [
         ("constant", "f8"),  # equity that no price moves
         ("floor", "f8"),  # requirement that no price moves
         ("slack", "f8"),  # bound on form against exact, beyond rounding
+        ("exits", "f4"),  # expected exits per tick of a row, of the band it has; inf: no band
         ("leg", "i4"),  # first leg
-        ("legs", "i4"),
         ("asset", "i4"),  # first asset, of a multi-asset pool
-        ("assets", "i4"),  # 0: single asset
-        ("slot", "i4"),  # hot slot, -1 when it has none
+        ("slot", "i4"),  # hot slot, -1 when it is cold
+        ("left", "i4"),  # tick of the message at which it left its band, -1
         ("deferred", "i4"),  # tick of the message from which Python decides it, -1
-        ("radius", "f4"),
+        ("legs", "i4"),
+        ("assets", "i2"),  # 0: single asset
         ("kind", "i1"),
         ("state", "i1"),
         ("level", "i1"),  # the last one known
@@ -81,8 +102,8 @@ LEG = np.dtype(
         ("slope", "f8"),  # signed units; value is slope * y
         ("column", "i4"),
         ("segment", "i4"),  # row of its schedule last used: where the next look-up starts
-        ("row", "i4"),  # offset of its cold row in the column
-        ("hot", "i4"),  # offset of its hot row in the column; -1: none, or the second leg of its column in the pool
+        ("row", "i4"),  # offset of its cold row in the column; -1: the second leg of its column in the pool
+        ("hot", "i4"),  # offset of its hot row in the column, or -1
     ]
 )
 
@@ -94,7 +115,7 @@ SEGMENT = np.dtype(
         ("constant", "f8"),
         ("curve", "f8"),
         ("jump", "f8"),  # discontinuity at `above`
-        ("jump_upto", "f8"),
+        ("jumps", "f8"),  # of the whole schedule, summed
         ("highest", "f8"),  # greatest marginal rate of the whole schedule
     ]
 )
@@ -105,7 +126,7 @@ ASSET = np.dtype(
         ("margin", "f8"),
         ("ask", "f8"),
         ("column", "i4"),  # its index price; -1: price 1
-        ("legs", "i4"),  # of the pool's legs, in order, that settle in it
+        ("legs", "i4"),  # of the pool's legs, in order, that settle in it; its index price behind them
         ("weights", "i4"),  # first segment; -1: in full
         ("debts", "i4"),
         ("borrow", "i4"),
@@ -116,11 +137,17 @@ ASSET = np.dtype(
 COLUMN = np.dtype(
     [
         ("variance", "f8"),  # of the relative move per tick
+        ("cold", "i8"),  # first cold row, a multiple of BLOCK
         ("hot", "i8"),  # first hot row
+        ("colds", "i4"),
+        ("cold_room", "i4"),
         ("hots", "i4"),
         ("hot_room", "i4"),
-        ("inverse", "i1"),
+        ("lo", "f4"),  # highest lo and lowest hi of its cold rows, or stricter
+        ("hi", "f4"),
+        ("inverse", "i1"),  # 1: y is 1/price; -1: not settled yet
         ("positive", "i1"),  # a price: > 0, else it is missing
+        ("short", "i1"),  # a promotion found no room here
     ],
     align=True,
 )
@@ -140,8 +167,8 @@ SLOT = np.dtype(
     [
         ("equity", "f8"),
         ("requirement", "f8"),
-        ("up", "f4"),  # next level is entered where up * equity - requirement <= tolerance
-        ("down", "f4"),  # this level is left where requirement - down * equity <= tolerance
+        ("up", "f4"),  # the next level may be entered where up * equity - requirement <= tolerance
+        ("down", "f4"),  # this level may be left where requirement - down * equity <= tolerance
         ("tolerance", "f4"),  # inf: decide at each touch
         ("pool", "i4"),
     ]
@@ -150,60 +177,97 @@ SLOT = np.dtype(
 # Places in the tally array, which kernels and evaluator share.
 EVENTS: Final = 0  # events in the buffer
 DEFERRED: Final = 1  # pools in the deferred buffer
-FREE_SLOTS: Final = 2
-TICKS: Final = 3
-HOT_ROWS: Final = 4  # hot rows updated
-EVALUATIONS: Final = 5  # pools evaluated from scratch
-INVALID: Final = 6  # prices that were no prices
-TALLIES: Final = 16
+EXITS: Final = 2  # pools that left their band in this message
+NEXT_EXIT: Final = 3  # of those, the first not yet looked at
+DIRTY: Final = 4  # blocks whose summary is to be made anew
+FREE_SLOTS: Final = 5
+SHORT_OF_ROOM: Final = 6  # promotions that found no room
+TICKS: Final = 7
+HOT_ROWS: Final = 8  # hot rows updated
+HOT_POOLS: Final = 9
+COLD_EXITS: Final = 10
+EVALUATIONS: Final = 11  # pools evaluated from scratch
+STEPPED: Final = 12  # pools run tick by tick through a message
+PROMOTIONS: Final = 13
+DEMOTIONS: Final = 14
+REBANDED: Final = 15  # by the background pass
+BAND_MISSES: Final = 16
+INVALID: Final = 17  # prices that were no prices
+TALLIES: Final = 24
 
 EVENT = np.dtype([("tick", "i4"), ("pool", "i4"), ("before", "i1"), ("after", "i1")], align=True)
 """A change of verdict inside one message; levels, or -1 for unknown."""
 
 
-class Rows:
-    """Rows of every price column in one array: column c owns `room[c]` places from `base[c]`, of which the first `count[c]` are in use."""
+class HotRows:
+    """Hot rows of all columns in one array: a column owns `hot_room` places from `hot`, of which the first `hots` are in use."""
 
-    def __init__(self, dtype: np.dtype[Any], columns: Array, base: str, count: str, room: str) -> None:
-        self.data: Array = np.zeros(1024, dtype)
+    def __init__(self) -> None:
+        self.data: Array = np.zeros(1024, HOT)
         self.end = 0
-        self._names = (base, count, room)
-        self.columns = columns
 
-    def reserve(self, wanted: dict[int, int]) -> None:
-        """Makes room for `wanted[c]` rows in column c. Rows keep their offsets."""
-        base, count, room = (self.columns[name] for name in self._names)
-        moves: list[tuple[int, int]] = []
-        needed = 0
-        for column, rows in wanted.items():
-            if rows > room[column]:
-                place = max(rows, int(room[column] * 1.5), 8)
-                moves.append((column, place))
-                needed += place
+    def reserve(self, columns: Array, wanted: dict[int, int]) -> None:
+        """Makes room for `wanted[column]` rows. Rows keep their offsets."""
+        moves = {c: max(n, int(columns[c]["hot_room"] * 1.5), 8) for c, n in wanted.items() if n > columns[c]["hot_room"]}
         if not moves:
             return
-        if self.end + needed > len(self.data):
-            self._repack(dict(moves))
-            return
-        for column, place in moves:
-            start, used = int(base[column]), int(count[column])
-            self.data[self.end : self.end + used] = self.data[start : start + used]
-            base[column], room[column] = self.end, place
-            self.end += place
+        if self.end + sum(moves.values()) > len(self.data):
+            for c, room in moves.items():
+                columns[c]["hot_room"] = room
+            total = int(columns["hot_room"].sum())
+            fresh: Array = np.zeros(max(1024, total + total // 4), HOT)
+            self._move(columns, dict(enumerate(columns["hot_room"].tolist())), fresh, 0)
+            self.data = fresh
+        else:
+            self._move(columns, moves, self.data, self.end)
 
-    def _repack(self, places: dict[int, int]) -> None:
-        base, count, room = (self.columns[name] for name in self._names)
-        for column, place in places.items():
-            room[column] = place
-        total = int(room.sum())
-        fresh: Array = np.zeros(max(1024, total + total // 4), self.data.dtype)
-        end = 0
-        for column in range(len(base)):
-            start, used = int(base[column]), int(count[column])
-            fresh[end : end + used] = self.data[start : start + used]
-            base[column] = end
-            end += int(room[column])
-        self.data, self.end = fresh, end
+    def _move(self, columns: Array, rooms: dict[int, int], target: Array, end: int) -> None:
+        for c, room in rooms.items():
+            start, used = int(columns[c]["hot"]), int(columns[c]["hots"])
+            target[end : end + used] = self.data[start : start + used]
+            columns[c]["hot"], columns[c]["hot_room"] = end, room
+            end += room
+        self.end = end
+
+
+class ColdRows:
+    """Cold rows of all columns: owners, bands (lo, hi) side by side, and the summaries of their blocks. A column starts at a block."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self._make(1024)
+
+    def _make(self, rows: int) -> None:
+        self.owners: Array = np.full(rows, -1, np.int32)
+        self.bands: Array = np.empty((rows, 2), np.float32)
+        self.blocks: Array = np.empty((rows // BLOCK, 2), np.float32)
+        self.bands[:] = self.blocks[:] = (-np.inf, np.inf)
+
+    def reserve(self, columns: Array, wanted: dict[int, int]) -> None:
+        """Makes room for `wanted[column]` rows. Rows keep their offsets."""
+        moves = {
+            c: -(-max(n, int(columns[c]["cold_room"] * 1.25)) // BLOCK) * BLOCK for c, n in wanted.items() if n > columns[c]["cold_room"]
+        }
+        if not moves:
+            return
+        old = self.owners, self.bands, self.blocks
+        if self.end + sum(moves.values()) > len(self.owners):
+            for c, room in moves.items():
+                columns[c]["cold_room"] = room
+            total = int(columns["cold_room"].sum())
+            self._make(max(1024, -(-(total + total // 8) // BLOCK) * BLOCK))
+            moves, end = dict(enumerate(columns["cold_room"].tolist())), 0
+        else:
+            end = self.end
+        for c, room in moves.items():
+            start, used = int(columns[c]["cold"]), int(columns[c]["colds"])
+            blocks = -(-used // BLOCK)
+            self.owners[end : end + used] = old[0][start : start + used]
+            self.bands[end : end + used] = old[1][start : start + used]
+            self.blocks[end // BLOCK : end // BLOCK + blocks] = old[2][start // BLOCK : start // BLOCK + blocks]
+            columns[c]["cold"], columns[c]["cold_room"] = end, room
+            end += room
+        self.end = end
 
 
 class Extents:
@@ -215,7 +279,7 @@ class Extents:
         self._free: defaultdict[int, list[int]] = defaultdict(list)
 
     def take(self, length: int) -> int:
-        """First index of a run of `length` records."""
+        """First number of a run of `length` records."""
         if self._free[length]:
             return self._free[length].pop()
         if self.end + length > len(self.data):
@@ -242,33 +306,25 @@ class Schedules:
         """All segments."""
         return self._extents.data
 
-    def take(self, schedule: Schedule) -> int:
-        """Index of the schedule's first segment."""
+    def take(self, schedule: Schedule, uses: int = 1) -> int:
+        """Number of the schedule's first segment."""
         known = self._of.get(schedule)
         if known is not None:
-            known[1] += 1
+            known[1] += uses
             return known[0]
         start = self._extents.take(len(schedule))
-        highest = max(rate + (float("inf") if curve > 0 else 0.0) for _, rate, _, curve, _ in schedule)
+        jumps = sum(row[4] for row in schedule)
+        highest = max(float("inf") if curve > 0 else rate for _, rate, _, curve, _ in schedule)
         for offset, (above, rate, constant, curve, jump) in enumerate(schedule):
-            last = offset + 1 == len(schedule)
-            self._extents.data[start + offset] = (
-                above,
-                np.inf if last else schedule[offset + 1][0],
-                rate,
-                constant,
-                curve,
-                jump,
-                0.0 if last else schedule[offset + 1][4],
-                highest,
-            )
-        self._of[schedule] = [start, 1]
+            upto = schedule[offset + 1][0] if offset + 1 < len(schedule) else np.inf
+            self._extents.data[start + offset] = (above, upto, rate, constant, curve, jump, jumps, highest)
+        self._of[schedule] = [start, uses]
         self._at[start] = schedule
         return start
 
     def give(self, segment: int) -> None:
         """Gives back one use of the schedule that `segment` (any of its rows) belongs to."""
-        while segment not in self._at or self._extents.data[segment]["above"] >= 0:
+        while self._extents.data[segment]["above"] >= 0:
             segment -= 1
         schedule = self._at[segment]
         known = self._of[schedule]
@@ -278,30 +334,56 @@ class Schedules:
             self._extents.give(segment, len(schedule))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearPools:
+    """Many single-asset pools as arrays: one pool an account, legs one after the other, legs of one column of a pool side by side.
+
+    Attributes:
+        name: Name of every pool.
+        accounts, constants, legs: By pool: account id, equity that no price moves, number of legs.
+        slopes, columns, schedule: By leg: signed units, price input, index into `schedules`.
+    """
+
+    name: str
+    accounts: Sequence[str]
+    constants: Array
+    legs: Array
+    slopes: Array
+    columns: Array
+    schedule: Array
+    schedules: Sequence[Schedule]
+
+
 class Book:
     """All columns of one evaluator."""
 
     def __init__(self, *, pools: int, legs: int, columns: int) -> None:
         self.column_of: dict[tuple[str, PriceKind, str], int] = {}
         self.inputs: list[tuple[str, PriceKind, str]] = []
-        self.columns: Array = np.zeros(columns, COLUMN)
-        self.y: Array = np.full(columns, np.nan)
-        self.price: Array = np.full(columns, np.nan)
-        self.previous: Array = np.full(columns, np.nan)
-        self.position: Array = np.full(columns, -1, np.int32)
+        self.columns: Array = np.zeros(max(16, columns), COLUMN)
+        self.columns["lo"], self.columns["hi"] = -np.inf, np.inf
+        self.y: Array = np.full(len(self.columns), np.nan)
+        self.price: Array = np.full(len(self.columns), np.nan)
+        self.y_before: Array = np.full(len(self.columns), np.nan)
+        self.price_before: Array = np.full(len(self.columns), np.nan)
+        self.position: Array = np.full(len(self.columns), -1, np.int32)
         self.pools: Array = np.zeros(max(16, pools), POOL)
+        self.pools_end = 0
+        self.free_pools: list[int] = []
+        self.account_of: list[str] = []
+        self.name_of: list[str] = []
+        self.accounts: dict[str, tuple[int, ...]] = {}
         self.legs = Extents(LEG, legs)
-        self.assets = Extents(ASSET)
+        self.assets = Extents(ASSET, 16)
         self.schedules = Schedules()
         self.no_margin = self.schedules.take(NO_MARGIN)
-        self.hot = Rows(HOT, self.columns, "hot", "hots", "hot_room")
+        self.hot = HotRows()
+        self.cold = ColdRows()
         self.slots: Array = np.zeros(16, SLOT)
         self.free_slots: Array = np.arange(15, -1, -1, dtype=np.int32)
         self.tally: Array = np.zeros(TALLIES, np.int64)
         self.tally[FREE_SLOTS] = 16
-        self.names: list[tuple[str, str] | None] = [None] * len(self.pools)
-        self.free_pools: list[int] = list(range(len(self.pools) - 1, -1, -1))
-        self.accounts: dict[str, dict[str, int]] = {}
+        self.most_legs = 16
 
     def column(self, venue: str, kind: PriceKind, name: str, *, inverse: bool | None = None) -> int:
         """Number of a price input, made when new. -1 when it is already held the other way round (1/price against price)."""
@@ -314,132 +396,192 @@ class Book:
             self.column_of[key] = column
             self.inputs.append(key)
             self.columns[column]["inverse"] = -1 if inverse is None else inverse
+            self.columns[column]["variance"] = FIRST_VARIANCE
             self.columns[column]["positive"] = kind in {PriceKind.MARK, PriceKind.INDEX}
             return column
         if inverse is not None:
             held = self.columns[column]["inverse"]
             if held == -1:
                 self.columns[column]["inverse"] = inverse
-                if inverse and not np.isnan(self.price[column]):
+                if inverse:
                     self.y[column] = 1.0 / self.price[column]
             elif bool(held) != inverse:
                 return -1
         return column
 
     def _grow_columns(self) -> None:
-        size = len(self.columns) * 2
-        self.columns = grown(self.columns, size)
-        self.hot.columns = self.columns
-        for name in ("y", "price", "previous"):
-            setattr(self, name, grown(getattr(self, name), size, np.nan))
-        self.position = grown(self.position, size, -1)
+        size, more = len(self.columns), len(self.columns) * 2
+        self.columns = grown(self.columns, more)
+        self.columns["lo"][size:], self.columns["hi"][size:] = -np.inf, np.inf
+        for name in ("y", "price", "y_before", "price_before"):
+            setattr(self, name, grown(getattr(self, name), more, np.nan))
+        self.position = grown(self.position, more, -1)
 
     def new_pool(self, account: str, terms: PoolTerms) -> int:
-        """Writes a pool and its legs; no hot rows yet. Returns its number."""
-        if not self.free_pools:
-            size = len(self.pools)
-            self.pools = grown(self.pools, size * 3 // 2 + 16)
-            self.names.extend([None] * (len(self.pools) - size))
-            self.free_pools = list(range(len(self.pools) - 1, size - 1, -1))
-        groups = _groups(terms)
+        """Writes a pool and its legs, without rows yet. Returns its number."""
         kind = EXACT if terms.exact_only else FRESH if terms.holdings else LINEAR
-        legs: list[tuple[float, int, Schedule, bool]] = []
-        for _, group in groups:
+        legs: list[tuple[float, int, Schedule]] = []
+        for group in leg_groups(terms):
             for leg in group:
-                column = self.column(terms.venue, leg.kind, leg.name, inverse=None if kind == EXACT else leg.inverse)
+                column = self.column(terms.venue, leg.kind, leg.name, inverse=None if kind == EXACT or not leg.slope else leg.inverse)
                 if column < 0:  # another account holds it as 1/price: rare enough for the exact core
                     return self.new_pool(account, exact_twin(terms, f"{leg.name} is linear here and inverse elsewhere"))
-                if any(row[3] for row in leg.schedule) and kind == LINEAR:
+                if kind == LINEAR and any(row[3] for row in leg.schedule):
                     kind = FRESH
-                legs.append((leg.slope, column, leg.schedule, False))
-        pool = self.free_pools.pop()
+                legs.append((leg.slope, column, leg.schedule))
+        pool = self._number()
         record = self.pools[pool]
         start = self.legs.take(len(legs))
-        seen: set[int] = set()
-        for offset, (slope, column, schedule, _) in enumerate(legs):
+        for offset, (slope, column, schedule) in enumerate(legs):
             segment = self.no_margin if schedule is NO_MARGIN else self.schedules.take(schedule)
             self.legs.data[start + offset] = (slope, column, segment, -1, -1)
-            seen.add(column)
+        self.most_legs = max(self.most_legs, len(legs))
         assets = self.assets.take(len(terms.holdings))
         for offset, holding in enumerate(terms.holdings):
             self.assets.data[assets + offset] = self._asset(terms.venue, holding)
-        record["constant"], record["floor"], record["slack"] = terms.constant, terms.floor, terms.slack
+        record["constant"], record["floor"], record["slack"], record["exits"] = terms.constant, terms.floor, terms.slack, np.inf
         record["leg"], record["legs"], record["asset"], record["assets"] = start, len(legs), assets, len(terms.holdings)
-        record["slot"], record["deferred"], record["radius"] = -1, -1, 0.0
+        record["slot"] = record["left"] = record["deferred"] = -1
         record["kind"], record["state"], record["level"] = kind, IDLE if terms.idle else UNKNOWN, 0
-        self.names[pool] = (account, terms.name)
-        self.accounts.setdefault(account, {})[terms.name] = pool
+        self.account_of[pool], self.name_of[pool] = account, terms.name
+        self.accounts[account] = (*self.accounts.get(account, ()), pool)
+        return pool
+
+    def load_linear(self, bulk: LinearPools) -> range:
+        """Writes many single-asset pools at once, without rows yet. Returns their numbers."""
+        count, size = len(bulk.accounts), self.pools_end + len(bulk.accounts)
+        if size > len(self.pools):
+            self.pools = grown(self.pools, size)
+        numbers = range(self.pools_end, size)
+        self.pools_end = size
+        start = self.legs.take(len(bulk.slopes))
+        legs = self.legs.data[start : start + len(bulk.slopes)]
+        legs["slope"], legs["column"], legs["row"], legs["hot"] = bulk.slopes, bulk.columns, -1, -1
+        uses = np.bincount(bulk.schedule, minlength=len(bulk.schedules)).tolist()
+        firsts = [self.schedules.take(schedule, used) for schedule, used in zip(bulk.schedules, uses, strict=True)]
+        legs["segment"] = np.array(firsts, np.int32)[bulk.schedule]
+        records = self.pools[numbers.start : numbers.stop]
+        records["constant"], records["exits"] = bulk.constants, np.inf
+        records["leg"] = start + np.concatenate([[0], np.cumsum(bulk.legs)[:-1]])
+        records["legs"] = bulk.legs
+        records["slot"] = records["left"] = records["deferred"] = -1
+        records["kind"], records["state"], records["level"] = LINEAR, UNKNOWN, 0
+        self.most_legs = max(self.most_legs, int(bulk.legs.max(initial=0)))
+        self.account_of.extend(bulk.accounts)
+        self.name_of.extend([bulk.name] * count)
+        for account, pool in zip(bulk.accounts, numbers, strict=True):
+            self.accounts[account] = (*self.accounts.get(account, ()), pool)
+        held = np.bincount(bulk.columns, minlength=len(self.columns))
+        self.cold.reserve(self.columns, {int(c): int(self.columns[c]["colds"] + held[c]) for c in np.flatnonzero(held)})
+        return numbers
+
+    def _number(self) -> int:
+        if self.free_pools:
+            return self.free_pools.pop()
+        pool = self.pools_end
+        if pool == len(self.pools):
+            self.pools = grown(self.pools, pool * 3 // 2)
+        self.account_of.append("")
+        self.name_of.append("")
+        self.pools_end += 1
         return pool
 
     def _asset(self, venue: str, holding: Holding) -> tuple[float, ...]:
-        price_legs = 0 if holding.index is None else 1
         return (
             holding.amount,
             holding.margin,
             holding.ask,
             -1 if holding.index is None else self.column(venue, PriceKind.INDEX, holding.index),
-            len(holding.legs) + price_legs,
+            len(holding.legs) + (holding.index is not None),
             *(-1 if table is None else self.schedules.take(table) for table in (holding.weights, holding.debts, holding.borrow)),
             int(holding.debt_is_requirement),
         )
 
     def free_pool(self, pool: int) -> None:
-        """Forgets a pool that has no hot rows any more."""
+        """Forgets a pool that has no rows any more."""
         record = self.pools[pool]
-        names = self.names[pool]
-        assert names is not None and record["slot"] < 0
-        for leg in self.legs.data[record["leg"] : record["leg"] + record["legs"]]:
-            if leg["segment"] != self.no_margin:
-                self.schedules.give(int(leg["segment"]))
+        assert record["slot"] < 0
+        for segment in self.legs.data["segment"][record["leg"] : record["leg"] + record["legs"]].tolist():
+            if segment != self.no_margin:
+                self.schedules.give(segment)
         for asset in self.assets.data[record["asset"] : record["asset"] + record["assets"]]:
             for table in ("weights", "debts", "borrow"):
                 if asset[table] >= 0:
                     self.schedules.give(int(asset[table]))
         self.legs.give(int(record["leg"]), int(record["legs"]))
         self.assets.give(int(record["asset"]), int(record["assets"]))
-        record["state"] = FREE
-        record["legs"] = record["assets"] = 0
-        account, name = names
-        self.names[pool] = None
-        del self.accounts[account][name]
-        if not self.accounts[account]:
+        record["state"], record["legs"], record["assets"] = FREE, 0, 0
+        account = self.account_of[pool]
+        rest = tuple(other for other in self.accounts[account] if other != pool)
+        if rest:
+            self.accounts[account] = rest
+        else:
             del self.accounts[account]
+        self.account_of[pool] = self.name_of[pool] = ""
         self.free_pools.append(pool)
 
-    def reserve_hot(self, pools: Sequence[int]) -> None:
-        """Makes room for these pools' hot rows and slots."""
+    def pool(self, account: str, name: str) -> int:
+        """Number of a pool. Raises KeyError."""
+        for pool in self.accounts[account]:
+            if self.name_of[pool] == name:
+                return pool
+        raise KeyError(name)
+
+    def columns_of_pool(self, pool: int) -> Array:
+        """Columns of its legs, in order; one column twice in hedge mode."""
+        record = self.pools[pool]
+        columns: Array = self.legs.data["column"][record["leg"] : record["leg"] + record["legs"]]
+        return columns
+
+    def reserve_cold(self, pools: Sequence[int]) -> None:
+        """Makes room for these pools' cold rows."""
         wanted: dict[int, int] = {}
         for pool in pools:
-            record = self.pools[pool]
-            for column in self.legs.data["column"][record["leg"] : record["leg"] + record["legs"]].tolist():
-                wanted[column] = wanted.get(column, int(self.columns[column]["hots"])) + 1
-        self.hot.reserve(wanted)
-        left = int(self.tally[FREE_SLOTS])
-        if left < len(pools):
-            size = len(self.slots)
-            more = max(len(pools), size // 2)
+            for column in self.columns_of_pool(pool).tolist():
+                wanted[column] = wanted.get(column, int(self.columns[column]["colds"])) + 1
+        self.cold.reserve(self.columns, wanted)
+
+    def reserve_hot(self, pool: int) -> None:
+        """Makes room for one more hot row in each of the pool's columns, and for its slot."""
+        self.hot.reserve(self.columns, {c: int(self.columns[c]["hots"]) + 1 for c in self.columns_of_pool(pool).tolist()})
+        self.reserve_slots(1)
+
+    def reserve_slots(self, count: int) -> None:
+        """Makes `count` slots free."""
+        left, size = int(self.tally[FREE_SLOTS]), len(self.slots)
+        if left < count:
+            more = max(count, size // 2)
             self.slots = grown(self.slots, size + more)
             self.free_slots = grown(self.free_slots, size + more)
             self.free_slots[left : left + more] = np.arange(size + more - 1, size - 1, -1, dtype=np.int32)
             self.tally[FREE_SLOTS] = left + more
 
+    def widen(self) -> None:
+        """More room where promotions found none: half as many again in those columns, never more than they have rows."""
+        short = np.flatnonzero(self.columns["short"])
+        self.columns["short"] = 0
+        self.tally[SHORT_OF_ROOM] = 0
+        hots, colds = self.columns["hots"], self.columns["colds"]
+        self.hot.reserve(self.columns, {int(c): min(int(hots[c]) * 3 // 2 + 16, int(colds[c])) for c in short})
+        self.reserve_slots(min(len(self.slots) // 4, self.pools_end - int(self.tally[HOT_POOLS])) + 1)
 
-def _groups(terms: PoolTerms) -> list[tuple[Holding | None, list[Leg]]]:
-    """Legs in storage order: by asset, legs of one column side by side (hedge mode), each asset's index price behind its legs."""
+
+def leg_groups(terms: PoolTerms) -> list[list[Leg]]:
+    """Legs in storage order: by asset, those of one column side by side (hedge mode), each asset's index price behind its legs."""
     if not terms.holdings:
-        return [(None, sorted(terms.legs, key=lambda leg: (leg.kind, leg.name)))]
-    groups: list[tuple[Holding | None, list[Leg]]] = []
+        return [sorted(terms.legs, key=lambda leg: (leg.kind, leg.name))]
+    groups = []
     for holding in terms.holdings:
         legs = sorted(holding.legs, key=lambda leg: (leg.kind, leg.name))
         if holding.index is not None:
             legs.append(Leg(kind=PriceKind.INDEX, name=holding.index, slope=0.0))
-        groups.append((holding, legs))
+        groups.append(legs)
     return groups
 
 
 def exact_twin(terms: PoolTerms, reason: str) -> PoolTerms:
     """The same pool, left to the exact core."""
-    legs = {(leg.kind, leg.name): Leg(kind=leg.kind, name=leg.name, slope=0.0) for _, group in _groups(terms) for leg in group}
+    legs = {(leg.kind, leg.name): Leg(kind=leg.kind, name=leg.name, slope=0.0) for group in leg_groups(terms) for leg in group}
     return PoolTerms(name=terms.name, venue=terms.venue, legs=tuple(legs.values()), idle=terms.idle, exact_only=reason, source=terms.source)
 
 

@@ -14,8 +14,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from monitor.engine import kernels
-from monitor.engine.book import DEFERRED, EVALUATIONS, EVENT, EVENTS, EXACT, FREE, HOT_ROWS, IDLE, INVALID, KNOWN, TICKS, UNKNOWN, Book
+from monitor.engine import book as b
+from monitor.engine import kernels, loop
+from monitor.engine.bands import SCRATCH
+from monitor.engine.book import EXACT, FREE, IDLE, KNOWN, UNKNOWN, Book, LinearPools
 from monitor.engine.terms import ExactEvaluation, Leg, PoolTerms, Verdict, terms_of
 from monitor.margin.levels import DEFAULT_THRESHOLDS, Level, Thresholds, next_level
 from monitor.margin.numbers import exact_of_float
@@ -27,6 +29,21 @@ __all__ = ["Crossing", "EngineStatistics", "Evaluator", "PoolView"]
 Array = npt.NDArray[Any]
 
 NO_NUMBERS: Final[Array] = np.zeros(0, np.int32)
+NO_EVENTS: Final[Array] = np.zeros(0, b.EVENT)
+LEVELS: Final = tuple(Level)
+
+RATIO_EDGES: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+"""Upper edges of the margin ratio histogram: finer where thresholds usually are."""
+
+
+class _Gathered:
+    """What one background pass gathers: pools by ratio, by verdict (the last one: unknown), and the worst ones."""
+
+    def __init__(self, edges: int, worst: int) -> None:
+        self.histogram: Array = np.zeros(edges + 1, np.int64)
+        self.counts: Array = np.zeros(6, np.int64)
+        self.worst: Array = np.full(worst, -np.inf)
+        self.worst_pools: Array = np.full(worst, -1, np.int32)
 
 
 class Crossing(NamedTuple):
@@ -72,6 +89,8 @@ class EngineStatistics:
     messages: int = 0
     ticks: int = 0
     hot_rows: int = 0
+    cold_exits: int = 0
+    stepped: int = 0
     evaluations: int = 0
     exact_evaluations: int = 0
     ties_remembered: int = 0
@@ -83,6 +102,11 @@ class EngineStatistics:
     columns: int = 0
     hot_pools: int = 0
     exact_pools: int = 0
+    promotions: int = 0
+    demotions: int = 0
+    rebanded: int = 0
+    band_misses: int = 0
+    passes: int = 0
 
 
 class Evaluator:
@@ -96,6 +120,11 @@ class Evaluator:
         pools: int = 1024,
         legs: int = 8192,
         columns: int = 1024,
+        hot_moves: float = 7.0,
+        hot_moves_fresh: float = 2.0,
+        ratio_edges: Sequence[float] = RATIO_EDGES,
+        worst: int = 64,
+        keep_sources: bool = True,
     ) -> None:
         """Makes an empty book.
 
@@ -103,23 +132,40 @@ class Evaluator:
             thresholds: Enter and leave ratios of the levels.
             exact: The exact evaluation of one pool, asked where floats cannot tell.
             pools, legs, columns: Expected sizes; the book grows past them.
+            hot_moves: A pool is kept hot when its bands would be narrower than this many moves (root mean square, per tick). inf: all pools
+                are hot, which is the exhaustive engine; 0: none, bands alone.
+            hot_moves_fresh: The same for pools that have to be evaluated from scratch at each touch.
+            ratio_edges: Upper edges of the histogram of margin ratios that the background pass makes.
+            worst: How many of the worst pools the background pass remembers.
+            keep_sources: Keep what each pool was made from, for `exact`. False: `exact` is given None and finds the pool itself by account and
+                name, which is what a million accounts need.
         """
         self.thresholds = thresholds
         self._exact = exact
+        self._keep_sources = keep_sources
         self._book = Book(pools=pools, legs=legs, columns=columns)
         self._sources: dict[int, object] = {}
         self._reasons: dict[int, str] = {}
         self._exact_values: dict[int, tuple[Decimal, Decimal]] = {}
-        self._ties: dict[int, tuple[tuple[float, ...], Verdict]] = {}
-        self._events: Array = np.zeros(4096, EVENT)
-        self._deferred: Array = np.zeros((len(self._book.pools), 2), np.int32)
-        self._ladder, self._ladder32 = _ladders(thresholds)
+        self._ties: dict[int, tuple[bytes, Verdict]] = {}
+        self._events: Array = np.zeros(4096, b.EVENT)
+        self._scratch: Array = np.zeros((SCRATCH, self._book.most_legs))
+        self._exits: Array = np.zeros(0, np.int32)
+        self._deferred: Array = np.zeros((0, 2), np.int32)
+        self._dirty: Array = np.zeros((0, 2), np.int32)
+        self._y_after: Array = np.zeros(1024)
+        self._ladder, self._lines, self._lines32 = _ladders(thresholds)
+        self._policy: Array = np.array([_per_moves(hot_moves), _per_moves(hot_moves_fresh), 1 / 1.5**2, 1 / 1.5**2])
         self._last: Array = NO_NUMBERS
-        self._last_prices: Array = np.zeros(0)
         self._names: dict[tuple[str, PriceKind, str], Array] = {}
         self._names_made_at = 0
-        self._since_refresh = 0
-        self._messages = self._exact_evaluations = self._ties_remembered = self._crossings = 0
+        self._since_refresh = self._since_pass = 0
+        self._messages = self._exact_evaluations = self._ties_remembered = self._crossings = self._passes = 0
+        self._edges: Array = np.asarray(ratio_edges, np.float64)
+        self._cursor = 0
+        self._gathering = _Gathered(len(self._edges), worst)
+        self._gathered = _Gathered(len(self._edges), worst)
+        self._room()
 
     # Price inputs
 
@@ -153,52 +199,82 @@ class Evaluator:
         Raises:
             ValueError: A column comes twice.
         """
+        found = self._crossings_of(self.run(columns, prices))
+        found.sort(key=_order)
+        return found
+
+    def run(self, columns: Array, prices: Array) -> Array:
+        """`apply` without objects: changes of verdict as an array of `EVENT` records, in the order they were found. Raises ValueError as it does.
+
+        Changes of pools that only the exact core can decide are among them.
+        """
         book = self._book
         numbers = np.ascontiguousarray(columns, np.int32)
         prices = np.ascontiguousarray(prices, np.float64)
-        if not kernels.open_message(numbers, prices, self._last, book.columns, book.price, book.previous, book.position):
+        if not loop.open_message(numbers, self._last, book.price, book.y, book.price_before, book.y_before, book.position):
             self._last = NO_NUMBERS
             raise ValueError("a price input comes twice in one message")
-        self._last, self._last_prices = numbers, prices
+        self._last = numbers
         self._messages += 1
         self._since_refresh += len(numbers)
+        self._since_pass += len(numbers)
         if self._since_refresh > kernels.UPDATES:
             self._refresh()
-        found: list[Crossing] = []
+        if len(numbers) > len(self._y_after):
+            self._y_after = np.zeros(len(numbers))
+        taken: list[Array] = []
         tick = 0
-        while tick < len(numbers):
-            tick = kernels.run_message(
+        while True:
+            tick = loop.run_ticks(
                 numbers,
                 prices,
                 tick,
                 book.columns,
                 book.price,
                 book.y,
+                book.y_before,
+                self._y_after,
+                book.position,
                 book.pools,
                 book.legs.data,
                 book.assets.data,
                 book.schedules.data,
+                book.cold.owners,
+                book.cold.bands,
+                book.cold.blocks,
                 book.hot.data,
                 book.slots,
+                book.free_slots,
                 self._ladder,
-                self._ladder32,
+                self._lines,
+                self._lines32,
+                self._policy,
+                self._scratch,
+                self._exits,
+                self._dirty,
                 self._events,
                 self._deferred,
                 book.tally,
+                book.pools_end,
             )
-            if tick < len(numbers):
-                found.extend(self._take_events(room=int(book.columns["hots"].max())))
-        if book.tally[DEFERRED]:
-            found.extend(self._decide_deferred())
-        if book.tally[EVENTS]:
-            found.extend(self._take_events())
-        found.sort(key=_order)
-        self._crossings += len(found)
-        return found
+            if tick > len(numbers):
+                break
+            taken.append(self._take_events(room=max(int(book.columns["hots"].max()), book.most_legs)))
+        if book.tally[b.DEFERRED]:
+            taken.extend(self._decide_deferred())
+        if book.tally[b.SHORT_OF_ROOM]:
+            book.widen()
+        if taken or book.tally[b.EVENTS]:
+            taken.append(self._take_events())
+        if not taken:
+            return NO_EVENTS
+        events = np.concatenate(taken) if len(taken) > 1 else taken[0]
+        self._crossings += len(events)
+        return events
 
     def prices_at(self, account: str, pool: str, tick: int) -> Prices:
         """The exact prices of a pool's inputs as they stood right after `tick` of the last message (-1: before it), without missing ones."""
-        return self._prices(self._book.accounts[account][pool], tick)
+        return self._prices(self._book.pool(account, pool), tick)
 
     # Accounts
 
@@ -214,13 +290,12 @@ class Evaluator:
 
     def put_terms(self, account: str, pools: Sequence[PoolTerms], levels: Mapping[str, Level] | None = None) -> list[Crossing]:
         """The same for pools that are terms already."""
-        book = self._book
-        present = {name: self._verdict(pool) for name, pool in book.accounts.get(account, {}).items()}
+        present = self.verdicts(account)
         self.remove(account)
         found: list[Crossing] = []
         for terms in pools:
-            unknown = present.get(terms.name, (Level.HEALTHY, None))[1] is not None
-            start = present.pop(terms.name, (Level.HEALTHY, None))[0]
+            start, reason = present.pop(terms.name, (Level.HEALTHY, None))
+            unknown = reason is not None
             if levels is not None and terms.name in levels:
                 start, unknown = levels[terms.name], False
             found.extend(self._insert(account, terms, start, unknown=unknown))
@@ -232,28 +307,46 @@ class Evaluator:
         self._crossings += len(found)
         return found
 
+    def load(self, pools: LinearPools, levels: Array | None = None) -> None:
+        """Inserts many accounts at once. They are new. They become known with the next message that brings their last missing price.
+
+        Args:
+            pools: As arrays; each leg's column holds price, not 1/price.
+            levels: int8, by pool: where hysteresis starts from. None: healthy.
+        """
+        book = self._book
+        numbers = book.load_linear(pools)
+        if levels is not None:
+            book.pools["level"][numbers.start : numbers.stop] = levels
+        self._room()
+        kernels.place_many(
+            book.pools, book.legs.data, book.columns, book.cold.owners, book.cold.bands, numbers.start, numbers.stop
+        )
+
     def remove(self, account: str) -> None:
         """Forgets an account. An unknown one is no error."""
-        for pool in list(self._book.accounts.get(account, {}).values()):
-            book = self._book
-            kernels.detach(book.pools, book.legs.data, book.columns, book.hot.data, book.free_slots, book.tally, pool)
+        book = self._book
+        for pool in book.accounts.get(account, ()):
+            if book.pools[pool]["slot"] >= 0:
+                kernels.demote(book.pools, book.legs.data, book.columns, book.hot.data, book.free_slots, book.tally, pool)
+            kernels.displace(book.pools, book.legs.data, book.columns, book.cold.owners, book.cold.bands, book.cold.blocks, pool)
             book.free_pool(pool)
             for memory in (self._sources, self._reasons, self._exact_values, self._ties):
                 memory.pop(pool, None)
 
     def verdict(self, account: str, pool: str) -> tuple[Level, str | None]:
         """(level, unknown): the reason when the level cannot be claimed, and then the level is the last one known. Raises KeyError."""
-        return self._verdict(self._book.accounts[account][pool])
+        return self._verdict(self._book.pool(account, pool))
 
     def verdicts(self, account: str) -> dict[str, tuple[Level, str | None]]:
         """Verdicts of an account's pools by name; empty for an account that is not here."""
-        return {name: self._verdict(pool) for name, pool in self._book.accounts.get(account, {}).items()}
+        return {self._book.name_of[pool]: self._verdict(pool) for pool in self._book.accounts.get(account, ())}
 
     # Views
 
     def views(self, account: str) -> list[PoolView]:
         """The pools of one account."""
-        return list(self._views(np.array(sorted(self._book.accounts.get(account, {}).values()), np.int32)))
+        return list(self._views(np.array(self._book.accounts.get(account, ()), np.int32)))
 
     def worst(self, count: int) -> list[PoolView]:
         """The pools nearest to or deepest in trouble: by level, then by ratio; bankrupt ones by equity. Without unknown and idle ones."""
@@ -264,6 +357,14 @@ class Evaluator:
         known = np.flatnonzero((self._book.pools["state"][chosen] == KNOWN) & ~np.isnan(equity))
         order = np.lexsort((equity[known], -badness[known], -levels[known].astype(np.int32)))[:count]
         return list(self._views(chosen[known[order]]))
+
+    def unknown(self, count: int) -> list[tuple[str, str, str]]:
+        """(account, pool, reason) of pools whose level cannot be claimed, at most `count`."""
+        book = self._book
+        found = []
+        for pool in np.flatnonzero(book.pools["state"] == UNKNOWN)[:count].tolist():
+            found.append((book.account_of[pool], book.name_of[pool], self._verdict(pool)[1] or "unknown"))
+        return found
 
     def columns_now(self) -> tuple[Array, Array, Array]:
         """(pool numbers int32, equity, requirement float64) of all pools at the present prices; NaN where unknown or idle."""
@@ -296,34 +397,109 @@ class Evaluator:
     def statistics(self) -> EngineStatistics:
         """What was done so far, and how much is held."""
         book, tally = self._book, self._book.tally
-        used = book.pools["state"] != FREE
+        pools = book.pools[: book.pools_end]
+        used = pools["state"] != FREE
         return EngineStatistics(
             messages=self._messages,
-            ticks=int(tally[TICKS]),
-            hot_rows=int(tally[HOT_ROWS]),
-            evaluations=int(tally[EVALUATIONS]),
+            ticks=int(tally[b.TICKS]),
+            hot_rows=int(tally[b.HOT_ROWS]),
+            cold_exits=int(tally[b.COLD_EXITS]),
+            stepped=int(tally[b.STEPPED]),
+            evaluations=int(tally[b.EVALUATIONS]),
             exact_evaluations=self._exact_evaluations,
             ties_remembered=self._ties_remembered,
-            invalid_prices=int(tally[INVALID]),
+            invalid_prices=int(tally[b.INVALID]),
             crossings=self._crossings,
             accounts=len(book.accounts),
             pools=int(used.sum()),
-            legs=int(book.pools["legs"][used].sum()),
+            legs=int(pools["legs"][used].sum()),
             columns=len(book.inputs),
-            hot_pools=int((book.pools["slot"][used] >= 0).sum()),
-            exact_pools=int((book.pools["kind"][used] == EXACT).sum()),
+            hot_pools=int(tally[b.HOT_POOLS]),
+            exact_pools=int((pools["kind"][used] == EXACT).sum()),
+            promotions=int(tally[b.PROMOTIONS]),
+            demotions=int(tally[b.DEMOTIONS]),
+            rebanded=int(tally[b.REBANDED]),
+            band_misses=int(tally[b.BAND_MISSES]),
+            passes=self._passes,
         )
+
+    # Background pass
+
+    def pass_slice(self, budget: int = 500) -> list[Crossing]:
+        """Goes on with the background pass over `budget` pools: well under a millisecond for 500. Meant to be called between messages, so that a
+        whole pass takes about a second.
+
+        Refreshes sums, lays bands that can be wider, lets hot pools go cold and cold ones hot, finds pools that a withdrawn price made unknown,
+        and feeds the `gathered` figures.
+
+        Returns:
+            Changes of verdict, tick -1: pools made unknown or known again. Any other is a fault of the bands: it is counted in `band_misses`,
+            which stays 0.
+        """
+        book = self._book
+        start = self._cursor
+        end = min(start + budget, book.pools_end)
+        if budget > len(self._events):
+            self._events = np.zeros(budget, b.EVENT)
+        g = self._gathering
+        loop.run_pass(
+            start,
+            end,
+            book.columns,
+            book.y,
+            book.pools,
+            book.legs.data,
+            book.assets.data,
+            book.schedules.data,
+            book.cold.bands,
+            book.cold.blocks,
+            book.hot.data,
+            book.slots,
+            book.free_slots,
+            self._ladder,
+            self._lines,
+            self._lines32,
+            self._policy,
+            self._scratch,
+            self._events,
+            self._deferred,
+            book.tally,
+            g.histogram,
+            self._edges,
+            g.counts,
+            g.worst,
+            g.worst_pools,
+        )
+        taken = self._decide_deferred() if book.tally[b.DEFERRED] else []
+        if book.tally[b.SHORT_OF_ROOM]:
+            book.widen()
+        self._cursor = end
+        if end == book.pools_end:
+            self._cursor = 0
+            self._passes += 1
+            self._since_refresh = self._since_pass
+            self._since_pass = 0
+            self._gathered, self._gathering = g, _Gathered(len(self._edges), len(g.worst))
+        if not taken and not book.tally[b.EVENTS]:
+            return []
+        found = [crossing._replace(tick=-1) for crossing in self._crossings_of(np.concatenate([*taken, self._take_events()]))]
+        self._crossings += len(found)
+        return found
+
+    def withdraw(self, columns: Array) -> None:
+        """Says that these prices must not be relied on any more (stale). Their pools become unknown as the background pass, or a tick that makes
+        them be looked at, comes to them: no loop over all holders here. The next price of such a column makes its pools known again at once."""
+        self._book.price[columns] = self._book.y[columns] = np.nan
 
     def warm_up(self) -> None:
         """Compiles or loads every kernel, on a small book of its own. Until it has returned, a first message could take seconds."""
         practice = Evaluator(self.thresholds, exact=lambda _account, _pool, _source, _prices: (Decimal(1), Decimal(0)))
         leg = Leg(kind=PriceKind.MARK, name="x", slope=1.0, schedule=((-1.0, 0.5, 0.0, 0.0, 0.0),))
-        practice.put_terms("a", [PoolTerms(name="p", venue="v", constant=0.0, legs=(leg,), source=None)])
-        column = practice.columns_of("v", PriceKind.MARK, ["x"])
-        for price in (1.0, 2.0, 2.1):
+        column = np.array([practice.column("v", PriceKind.MARK, "x")], np.int32)
+        practice.put_terms("a", [PoolTerms(name="p", venue="v", constant=0.5, legs=(leg,), source=None)])
+        for price in (1.0, 2.0, 0.5):
             practice.apply(column, np.array([price]))
-        practice.put_terms("a", [PoolTerms(name="p", venue="v", constant=-0.5, legs=(leg,), source=None)])
-        practice.apply(column, np.array([1.0]))
+        practice.pass_slice()
         practice.worst(1)
         practice.remove("a")
 
@@ -332,33 +508,21 @@ class Evaluator:
     def _insert(self, account: str, terms: PoolTerms, start: Level, *, unknown: bool) -> list[Crossing]:
         book = self._book
         pool = book.new_pool(account, terms)
-        if len(self._deferred) < len(book.pools):
-            self._deferred = np.zeros((len(book.pools), 2), np.int32)
         record = book.pools[pool]
         if terms.idle:
             if start is Level.HEALTHY and not unknown:
                 return []
             return [Crossing(-1, account, terms.name, None if unknown else start, Level.HEALTHY)]
-        self._sources[pool] = terms.source
+        if self._keep_sources:
+            self._sources[pool] = terms.source
         record["level"] = start
         record["state"] = UNKNOWN if unknown else KNOWN
-        book.reserve_hot([pool])
-        attached = kernels.attach(
-            book.pools,
-            book.legs.data,
-            book.assets.data,
-            book.schedules.data,
-            book.y,
-            book.columns,
-            book.hot.data,
-            book.slots,
-            book.free_slots,
-            self._ladder32,
-            book.tally,
-            pool,
-        )
-        assert attached
-        kernels.settle(
+        book.reserve_cold([pool])
+        if record["kind"] == EXACT:
+            book.reserve_hot(pool)
+        self._room()
+        kernels.place(book.pools, book.legs.data, book.columns, book.cold.owners, book.cold.bands, pool)
+        sums = kernels.settle(
             book.pools,
             book.legs.data,
             book.assets.data,
@@ -369,65 +533,81 @@ class Evaluator:
             self._deferred,
             book.tally,
             pool,
-            -1,
+            loop.GIVE_UP,
         )
-        if book.tally[DEFERRED]:  # settled with tick -1 would not be told from "not deferred"
-            book.pools[pool]["deferred"] = -1
-            book.tally[DEFERRED] = 0
-            found = self._decide_exactly(pool, len(self._last))
-            found = [crossing._replace(tick=-1) for crossing in found]
-        else:
-            found = []
-        found.extend(self._take_events(now=True))
-        self._rearm(pool)
-        return found
+        taken = self._decide_deferred() if book.tally[b.DEFERRED] else []
+        if not taken:
+            self._rest(pool, sums)
+        return [crossing._replace(tick=-1) for crossing in self._crossings_of(np.concatenate([*taken, self._take_events()]))]
 
-    def _rearm(self, pool: int) -> None:
+    def _room(self) -> None:
+        """Buffers as large as the book may need between two calls."""
         book = self._book
-        kernels.rearm(
+        if len(self._exits) < len(book.pools):
+            self._exits = np.zeros(len(book.pools), np.int32)
+            self._deferred = np.zeros((len(book.pools), 2), np.int32)
+        if len(self._dirty) < len(book.cold.blocks):
+            self._dirty = np.zeros((len(book.cold.blocks), 2), np.int32)
+        if self._scratch.shape[1] < book.most_legs:
+            self._scratch = np.zeros((SCRATCH, book.most_legs))
+
+    def _rest(self, pool: int, sums: tuple[float, float, float, float] | None = None) -> None:
+        """Hot, cold with a band, or open: where a pool that was decided belongs."""
+        book = self._book
+        if sums is None:
+            sums = kernels.evaluate(book.pools, book.legs.data, book.assets.data, book.schedules.data, book.y, pool)
+        loop.rest(
             book.pools,
             book.legs.data,
             book.assets.data,
             book.schedules.data,
             book.y,
             book.columns,
+            book.cold.bands,
+            book.cold.blocks,
             book.hot.data,
             book.slots,
-            self._ladder32,
+            book.free_slots,
+            self._lines,
+            self._lines32,
+            self._policy,
+            self._scratch,
+            book.tally,
             pool,
+            *sums,
         )
+        assert book.pools[pool]["kind"] != EXACT or book.pools[pool]["slot"] >= 0
 
     def _refresh(self) -> None:
-        """Fresh sums for all hot pools: the error of incremental sums is bounded for `kernels.UPDATES` ticks."""
-        for pool in np.flatnonzero((self._book.pools["state"] != FREE) & (self._book.pools["slot"] >= 0)):
-            self._rearm(int(pool))
+        """Fresh sums for all pools: the error of incremental sums is bounded for `kernels.UPDATES` ticks."""
+        for pool in np.flatnonzero(self._book.pools["slot"][: self._book.pools_end] >= 0).tolist():
+            if self._book.pools[pool]["state"] != FREE:
+                self._rest(pool)
         self._since_refresh = 0
 
-    def _decide_deferred(self) -> list[Crossing]:
-        """Runs each deferred pool through the rest of the message: exactly where floats cannot tell, else in floats again."""
+    def _decide_deferred(self) -> list[Array]:
+        """Runs each deferred pool through the rest of the message: exactly where floats cannot tell, else in floats again. Returns events."""
         book, tally = self._book, self._book.tally
-        waiting = self._deferred[: tally[DEFERRED]].tolist()
-        tally[DEFERRED] = 0
-        found: list[Crossing] = []
+        waiting = self._deferred[: tally[b.DEFERRED]].tolist()
+        tally[b.DEFERRED] = 0
+        found: list[Array] = [self._take_events()]
         for pool, first in waiting:
             tick: int | None = first
             while tick is not None:
-                found.extend(self._decide_exactly(pool, tick))
+                found.append(self._decide_exactly(pool, tick))
                 book.pools[pool]["deferred"] = -1
                 tick = self._after(pool, tick)
                 if tick is not None and book.pools[pool]["kind"] != EXACT:
-                    if tally[EVENTS] + book.pools[pool]["legs"] > len(self._events):
-                        found.extend(self._take_events(room=int(book.pools[pool]["legs"])))
-                    kernels.run_pool(
+                    if tally[b.EVENTS] + book.pools[pool]["legs"] > len(self._events):
+                        found.append(self._take_events(room=book.most_legs))
+                    loop.run_pool(
                         pool,
                         tick,
                         self._last,
-                        self._last_prices,
-                        book.columns,
-                        book.price,
-                        book.previous,
                         book.position,
                         book.y,
+                        book.y_before,
+                        self._y_after,
                         book.pools,
                         book.legs.data,
                         book.assets.data,
@@ -437,57 +617,52 @@ class Evaluator:
                         self._deferred,
                         tally,
                     )
-                    tick = int(self._deferred[0, 1]) if tally[DEFERRED] else None
-                    tally[DEFERRED] = 0
-            self._rearm(pool)
+                    tick = int(self._deferred[0, 1]) if tally[b.DEFERRED] else None
+                    tally[b.DEFERRED] = 0
+            self._rest(pool)
         return found
 
     def _after(self, pool: int, tick: int) -> int | None:
         """The next tick of the last message that touches the pool."""
-        positions = self._book.position[self._columns_of_pool(pool)]
+        positions = self._book.position[self._book.columns_of_pool(pool)]
         later = positions[positions > tick]
         return int(later.min()) if len(later) else None
 
-    def _columns_of_pool(self, pool: int) -> Array:
-        record = self._book.pools[pool]
-        columns: Array = self._book.legs.data["column"][record["leg"] : record["leg"] + record["legs"]]
-        return columns
-
-    def _decide_exactly(self, pool: int, tick: int) -> list[Crossing]:
+    def _decide_exactly(self, pool: int, tick: int) -> Array:
         """Settles one pool by the exact core at the prices of `tick`. A verdict is remembered until a price of the pool changes."""
         book = self._book
-        names = book.names[pool]
-        assert names is not None
-        columns = self._columns_of_pool(pool)
-        key = tuple(np.where(book.position[columns] > tick, book.previous[columns], book.price[columns]).tolist())
+        key = self._prices_key(pool, tick)
         remembered = self._ties.get(pool)
-        if remembered is not None and repr(remembered[0]) == repr(key):
+        if remembered is not None and remembered[0] == key:
             verdict = remembered[1]
             self._ties_remembered += 1
         else:
-            verdict = self._exact(*names, self._sources[pool], self._prices(pool, tick))
+            verdict = self._exact(book.account_of[pool], book.name_of[pool], self._sources.get(pool), self._prices(pool, tick))
             self._exact_evaluations += 1
             self._ties[pool] = (key, verdict)
         record = book.pools[pool]
-        before = Level(int(record["level"])) if record["state"] == KNOWN else None
+        before = int(record["level"]) if record["state"] == KNOWN else -1
         if isinstance(verdict, str):
-            changed = before is not None or self._reasons.get(pool) != verdict
             self._reasons[pool] = verdict
             self._exact_values.pop(pool, None)
             record["state"] = UNKNOWN
-            return [Crossing(tick, *names, before, None, verdict)] if changed else []
+            return _one_event(tick, pool, before, -1)
         if record["kind"] == EXACT:
             self._exact_values[pool] = verdict
-        self._reasons.pop(pool, None)
         after = next_level(Level(int(record["level"])), *verdict, self.thresholds)
         record["state"], record["level"] = KNOWN, after
-        return [Crossing(tick, *names, before, after)] if after is not before else []
+        return _one_event(tick, pool, before, int(after))
+
+    def _prices_key(self, pool: int, tick: int) -> bytes:
+        book = self._book
+        columns = book.columns_of_pool(pool)
+        return np.where(book.position[columns] > tick, book.price_before[columns], book.price[columns]).tobytes()
 
     def _prices(self, pool: int, tick: int) -> Prices:
         book = self._book
         tables: dict[str, dict[str, Decimal]] = {}
-        for column in self._columns_of_pool(pool).tolist():
-            price = float(book.previous[column] if book.position[column] > tick else book.price[column])
+        for column in book.columns_of_pool(pool).tolist():
+            price = float(book.price_before[column] if book.position[column] > tick else book.price[column])
             if price == price:
                 _, kind, name = book.inputs[column]
                 tables.setdefault(kind.value, {})[name] = exact_of_float(price)
@@ -496,8 +671,8 @@ class Evaluator:
     def _missing(self, pool: int, tick: int) -> str:
         """The first input of a pool that has no price at `tick`."""
         book = self._book
-        for column in self._columns_of_pool(pool).tolist():
-            price = float(book.previous[column] if book.position[column] > tick else book.price[column])
+        for column in book.columns_of_pool(pool).tolist():
+            price = float(book.price_before[column] if book.position[column] > tick else book.price[column])
             if price != price:
                 _, kind, name = book.inputs[column]
                 return f"no {kind.value} of {name}"
@@ -510,19 +685,22 @@ class Evaluator:
             reason = self._reasons.get(pool) or self._missing(pool, len(self._last))
         return Level(int(record["level"])), reason
 
-    def _take_events(self, *, room: int = 0, now: bool = False) -> list[Crossing]:
+    def _take_events(self, *, room: int = 0) -> Array:
         """Empties the event buffer, and makes it larger where `room` asks for it."""
-        book = self._book
-        taken = self._events[: book.tally[EVENTS]]
-        found: list[Crossing] = []
-        for tick, pool, before, after in taken.tolist():
-            account, name = book.names[pool] or ("", "")
-            reason = self._missing(pool, len(self._last) if now else tick) if after < 0 else None
-            self._reasons.pop(pool, None)
-            found.append(Crossing(tick, account, name, None if before < 0 else Level(before), None if after < 0 else Level(after), reason))
-        book.tally[EVENTS] = 0
+        taken = self._events[: self._book.tally[b.EVENTS]].copy()
+        self._book.tally[b.EVENTS] = 0
         if room > len(self._events):
-            self._events = np.zeros(room * 2, EVENT)
+            self._events = np.zeros(room * 2, b.EVENT)
+        return taken
+
+    def _crossings_of(self, events: Array) -> list[Crossing]:
+        book, found = self._book, []
+        for tick, pool, before, after in events.tolist():
+            reason = None
+            if after < 0:
+                reason = (self._reasons.get(pool) if book.pools[pool]["kind"] == EXACT else None) or self._missing(pool, tick)
+            level = None if before < 0 else LEVELS[before]
+            found.append(Crossing(tick, book.account_of[pool], book.name_of[pool], level, None if after < 0 else LEVELS[after], reason))
         return found
 
     def _views(self, chosen: Array) -> Iterator[PoolView]:
@@ -530,13 +708,16 @@ class Evaluator:
         equity, requirement = np.empty(len(chosen)), np.empty(len(chosen))
         kernels.view(chosen, book.pools, book.legs.data, book.assets.data, book.schedules.data, book.y, equity, requirement)
         for index, pool in enumerate(chosen.tolist()):
-            account, name = book.names[pool] or ("", "")
             level, reason = self._verdict(pool)
             exact = self._exact_values.get(pool)
             values = (equity[index], requirement[index]) if exact is None else exact
             known = reason is None and values[0] == values[0]
             yield PoolView(
-                account, name, None if reason else level, float(values[0]) if known else None, float(values[1]) if known else None
+                book.account_of[pool],
+                book.name_of[pool],
+                None if reason else level,
+                float(values[0]) if known else None,
+                float(values[1]) if known else None,
             )
 
 
@@ -544,16 +725,30 @@ def _order(crossing: Crossing) -> tuple[int, str, str]:
     return crossing.tick, crossing.account, crossing.pool
 
 
-def _ladders(thresholds: Thresholds) -> tuple[Array, Array]:
-    """(enter and leave by level; the lines of a hot slot by level: up, down, and the factor of its tolerance)."""
+def _one_event(tick: int, pool: int, before: int, after: int) -> Array:
+    return np.array([(tick, pool, before, after)], b.EVENT) if before != after else NO_EVENTS
+
+
+def _per_moves(moves: float) -> float:
+    """Expected exits per tick of a row whose band is this many moves wide."""
+    return float("inf") if moves == 0 else 1 / moves**2
+
+
+def _ladders(thresholds: Thresholds) -> tuple[Array, Array, Array]:
+    """(enter and leave by level; au, bu, av, bv by level; the lines of a hot slot by level: up, down, and the factor of its tolerance)."""
     ladder = np.zeros((2, 5))
     for level, threshold in enumerate(thresholds.ladder(), start=1):
         ladder[0, level], ladder[1, level] = float(threshold.enter), float(threshold.leave)
-    lines = np.zeros((3, 5), np.float32)
+    lines = np.zeros((4, 5))
+    lines[:, 3] = (1, 0, ladder[1, 3], 1)
+    lines[:, 4] = (0, 0, 1, 0)
+    lines32 = np.zeros((3, 5), np.float32)
+    lines32[:, 4] = (-kernels.SIGN, kernels.SIGN, 1 + kernels.SIGN)
     for level in range(4):
-        up = np.float32(ladder[0, level + 1] if level < 3 else kernels.FAR)
-        lines[0, level] = np.nextafter(up, np.float32(0)) if level < 3 else up
-        down = np.float32(ladder[1, level])
-        lines[1, level] = np.nextafter(down, np.float32(np.inf)) if level else -kernels.FAR
-        lines[2, level] = 1 + max(float(up), float(down))
-    return ladder, lines
+        up, down = np.float32(ladder[0, level + 1] if level < 3 else kernels.FAR), np.float32(ladder[1, level])
+        lines32[0, level] = np.nextafter(up, np.float32(0)) if level < 3 else up
+        lines32[1, level] = np.nextafter(down, np.float32(np.inf)) if level else -kernels.FAR
+        lines32[2, level] = 1 + max(float(up), float(down))
+        if level < 3:
+            lines[:, level] = (ladder[0, level + 1], 1, ladder[1, level], 1 if level else 0)
+    return ladder, lines, lines32

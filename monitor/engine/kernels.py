@@ -1,8 +1,8 @@
-"""The compiled loops: evaluate a pool, decide its level, run one message tick by tick.
+"""Compiled pieces that know one pool: its sums from scratch, its level, its hot and cold rows.
 
-Notation of docs/design.md: E equity, M requirement, y the price as it enters (mark, or 1/mark), G the gross size of everything that was
-summed. A float decision is taken only outside its proven error bound; inside it the pool is *deferred*: from that tick of the message on, the
-evaluator decides it with the exact core. Pools do not depend on each other, so the rest of the message goes on meanwhile.
+Notation of docs/design.md: E equity, M requirement, y a price as it enters (mark, or 1/mark), G the gross size of everything that was summed.
+A float decision is taken only outside its proven error bound. Inside it the pool is *deferred*: from that tick of the message on the evaluator
+decides it with the exact core. Pools do not depend on each other, so the rest of the message goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -11,35 +11,51 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from monitor.engine.book import (
+    BLOCK,
     DEFERRED,
     EVALUATIONS,
     EVENTS,
     EXACT,
     FREE,
     FREE_SLOTS,
-    HOT_ROWS,
+    HOT_POOLS,
     IDLE,
-    INVALID,
     KNOWN,
     LINEAR,
-    TICKS,
+    SHORT_OF_ROOM,
     UNKNOWN,
 )
+from monitor.engine.compiled import kernel
 
 __all__ = [
     "AMBIGUOUS",
+    "BANKRUPT",
+    "DRIFT",
     "FAR",
+    "NO_LEVEL",
+    "SIGN",
+    "ULP",
     "UPDATES",
-    "attach",
-    "detach",
+    "arm",
+    "arm_row",
+    "bound_of",
+    "defer",
+    "demote",
+    "displace",
     "evaluate",
-    "run_message",
-    "run_pool",
+    "find_segment",
+    "next_level",
+    "open_bands",
+    "place",
+    "place_many",
+    "promote",
+    "rearm",
+    "record",
     "settle",
     "view",
+    "write_band",
 ]
 
 Array = npt.NDArray[Any]
@@ -49,12 +65,14 @@ NO_LEVEL: Final = -1
 BANKRUPT: Final = 4
 
 ULP: Final = 2.3e-16  # above 2^-52: twice the relative error of one rounding
-DRIFT: Final = 1e-9  # of gross: bound on the error of 2^20 incremental updates while no price has more than doubled or halved
-UPDATES: Final = 1 << 20  # ticks after which sums must have been refreshed for DRIFT to hold
+DRIFT: Final = 1e-9  # of gross: bound on the error of UPDATES incremental steps while no price has more than doubled or halved
+UPDATES: Final = 1 << 20
 FAR: Final = 1024.0  # stands for a threshold that does not exist
+SIGN: Final = 1e12  # so large a threshold that only the sign of E counts
+EDGE: Final = 1e-12  # relative: how near to a discontinuity rounding could put a size on the wrong side
 
 
-@njit(cache=True)
+@kernel
 def find_segment(segments: Array, k: int, n: float) -> int:
     """The row of a schedule for size n, from any row of it."""
     while n > segments[k].upto:
@@ -64,47 +82,59 @@ def find_segment(segments: Array, k: int, n: float) -> int:
     return k
 
 
-@njit(cache=True)
-def evaluate(pools: Array, legs: Array, assets: Array, segments: Array, y: Array, p: int) -> tuple[float, float, float, float]:
-    """(E, M, G, jumps) of a pool from scratch, in the pool's own order. NaN when a price is missing.
+@kernel
+def jump_near(segments: Array, k: int, n: float, reach: float) -> float:
+    """Size of the discontinuities of row k's schedule within `reach` of n."""
+    jump = 0.0
+    if n - segments[k].above <= reach:
+        jump += segments[k].jump
+    if segments[k].upto - n <= reach:
+        jump += segments[k + 1].jump
+    return jump
 
-    The error of E and of M against the exact evaluation is at most (legs + 8) * ULP * G + jumps: every term is rounded at most four times
-    (its units, its price, 1/price, the product) and every addition once, each by half an ULP of something not above G. `jumps` is the sum of the
-    discontinuities that rounding could have put on the wrong side.
+
+@kernel
+def bound_of(legs: int, G: float, jumps: float) -> float:
+    """Bound on the error of E and of M from `evaluate` against the exact evaluation.
+
+    Every term is rounded at most five times (its units, its price, 1/price, the product, its rate) and every addition once, each by half of 2^-52
+    of something not above G; `jumps` is what discontinuities and the venue's own rounding add.
     """
+    return (legs + 8) * ULP * G + jumps
+
+
+@kernel
+def evaluate(pools: Array, legs: Array, assets: Array, segments: Array, y: Array, p: int) -> tuple[float, float, float, float]:
+    """(E, M, G, jumps) of a pool from scratch, in the pool's own order; NaN when a price is missing. For the error see `bound_of`."""
     pool = pools[p]
-    first = pool.leg
     jumps = pool.slack
+    E = pool.constant
+    M = pool.floor
+    G = abs(E) + M
+    i = pool.leg
     if pool.assets == 0:
-        E = pool.constant
-        M = pool.floor
-        G = abs(E) + M
-        for i in range(first, first + pool.legs):
+        for i in range(pool.leg, pool.leg + pool.legs):
             leg = legs[i]
             x = leg.slope * y[leg.column]
             n = abs(x)
-            s = segments[leg.segment]
+            k = leg.segment
+            s = segments[k]
             if not (n <= s.upto and n > s.above):
                 if n != n:
                     return np.nan, np.nan, np.nan, 0.0
-                k = find_segment(segments, leg.segment, n)
+                k = find_segment(segments, k, n)
                 leg.segment = k
                 s = segments[k]
-            if s.jump != 0.0 and n - s.above <= 1e-12 * n:
-                jumps += s.jump
-            if s.jump_upto != 0.0 and s.upto - n <= 1e-12 * n:
-                jumps += s.jump_upto
+            if s.jumps != 0.0:
+                jumps += jump_near(segments, k, n, EDGE * n)
             rn = (s.rate + s.curve * n) * n
             E += x
             M += rn + s.constant
             G += n + rn + abs(s.constant)
         return E, M, G, jumps
-    E = pool.constant
-    M = pool.floor
-    G = abs(E) + M
-    i = first
     for a in range(pool.asset, pool.asset + pool.assets):
         asset = assets[a]
+        price = 1.0 if asset.column < 0 else y[asset.column]
         amount = asset.amount
         margin = asset.margin
         gross = abs(amount) + margin
@@ -119,48 +149,46 @@ def evaluate(pools: Array, legs: Array, assets: Array, segments: Array, y: Array
             k = find_segment(segments, leg.segment, n)
             leg.segment = k
             s = segments[k]
-            if (s.jump != 0.0 and n - s.above <= 1e-12 * n) or (s.jump_upto != 0.0 and s.upto - n <= 1e-12 * n):
-                jumps += max(s.jump, s.jump_upto) * (1.0 if asset.column < 0 else y[asset.column]) * asset.ask
+            if s.jumps != 0.0:
+                jumps += jump_near(segments, k, n, EDGE * n) * price * asset.ask
             rn = (s.rate + s.curve * n) * n
             amount += x
             margin += rn + s.constant
             gross += n + rn + abs(s.constant)
         i += asset.legs
-        price = 1.0 if asset.column < 0 else y[asset.column]
         size = abs(amount)
         if size != size or price != price:
             return np.nan, np.nan, np.nan, 0.0
-        # The error of a weighted amount is at most the highest weight times the error of the amount: rates of these schedules are <= 1, or dearer
-        # for debts, which `dear` carries into G.
-        dear = 1.0
+        # An error of the amount counts at most at the highest weight or rate, and the products with price and weight round too: hence the 4.
+        dear = max(1.0, asset.ask)
+        worth = size
         if amount >= 0.0:
-            worth = size
             if asset.weights >= 0:
                 s = segments[find_segment(segments, asset.weights, size)]
                 worth = s.rate * size + s.constant
             E += price * worth
         else:
-            worth = size
             if asset.debts >= 0:
                 s = segments[find_segment(segments, asset.debts, size)]
                 worth = s.rate * size + s.constant
-                dear = s.highest
+                dear += s.highest
             if asset.debt_is_requirement != 0:
                 M += price * worth
             else:
                 E -= price * worth
             if asset.borrow >= 0:
-                s = segments[find_segment(segments, asset.borrow, size)]
-                if (s.jump != 0.0 and size - s.above <= 1e-12 * gross) or (s.jump_upto != 0.0 and s.upto - size <= 1e-12 * gross):
-                    jumps += max(s.jump, s.jump_upto) * price
+                k = find_segment(segments, asset.borrow, size)
+                s = segments[k]
+                if s.jumps != 0.0:
+                    jumps += jump_near(segments, k, size, EDGE * gross) * price
                 M += price * ((s.rate + s.curve * size) * size + s.constant)
-                dear += s.highest
+                dear += s.rate + s.curve * size * 2.0
         M += price * asset.ask * margin
-        G += 2.0 * price * gross * max(dear, asset.ask)
+        G += 4.0 * price * gross * dear
     return E, M, G, jumps
 
 
-@njit(cache=True)
+@kernel
 def next_level(level: int, E: float, M: float, bound: float, ladder: Array) -> int:
     """`margin.levels.next_level` on floats; AMBIGUOUS inside the error bound, NO_LEVEL when E or M is not a number."""
     if E != E or M != M:
@@ -180,7 +208,7 @@ def next_level(level: int, E: float, M: float, bound: float, ladder: Array) -> i
     return 0
 
 
-@njit(cache=True)
+@kernel
 def defer(pools: Array, deferred: Array, tally: Array, p: int, tick: int) -> None:
     """Leaves a pool to the exact core from `tick` on."""
     pools[p].deferred = tick
@@ -190,7 +218,27 @@ def defer(pools: Array, deferred: Array, tally: Array, p: int, tick: int) -> Non
     tally[DEFERRED] = k + 1
 
 
-@njit(cache=True)
+@kernel
+def record(pools: Array, events: Array, tally: Array, p: int, tick: int, after: int) -> None:
+    """Takes over a verdict; an event when it differs from the one before."""
+    pool = pools[p]
+    before = pool.level if pool.state == KNOWN else NO_LEVEL
+    if after != before:
+        k = tally[EVENTS]
+        event = events[k]
+        event.tick = tick
+        event.pool = p
+        event.before = before
+        event.after = after
+        tally[EVENTS] = k + 1
+    if after == NO_LEVEL:
+        pool.state = UNKNOWN
+    else:
+        pool.state = KNOWN
+        pool.level = after
+
+
+@kernel
 def settle(
     pools: Array,
     legs: Array,
@@ -204,7 +252,7 @@ def settle(
     p: int,
     tick: int,
 ) -> tuple[float, float, float, float]:
-    """Evaluates a pool and decides it: an event when its verdict changes, a deferral when floats cannot tell."""
+    """Evaluates a pool at the prices in y and decides it: an event when its verdict changes, a deferral when floats cannot tell."""
     pool = pools[p]
     if pool.deferred >= 0:
         return 0.0, 0.0, 0.0, 0.0
@@ -213,52 +261,43 @@ def settle(
         return 0.0, 0.0, 0.0, 0.0
     E, M, G, jumps = evaluate(pools, legs, assets, segments, y, p)
     tally[EVALUATIONS] += 1
-    after = next_level(pool.level, E, M, (pool.legs + 8) * ULP * G + jumps, ladder)
+    after = next_level(pool.level, E, M, bound_of(pool.legs, G, jumps), ladder)
     if after == AMBIGUOUS:
         defer(pools, deferred, tally, p, tick)
-        return E, M, G, jumps
-    before = pool.level if pool.state == KNOWN else NO_LEVEL
-    if after != before:
-        k = tally[EVENTS]
-        event = events[k]
-        event.tick = tick
-        event.pool = p
-        event.before = before
-        event.after = after
-        tally[EVENTS] = k + 1
-        if after == NO_LEVEL:
-            pool.state = UNKNOWN
-        else:
-            pool.state = KNOWN
-            pool.level = after
+    else:
+        record(pools, events, tally, p, tick, after)
     return E, M, G, jumps
 
 
-@njit(cache=True)
-def arm(pools: Array, slots: Array, ladder32: Array, p: int, E: float, M: float, G: float, jumps: float) -> None:
+# Hot rows
+
+
+@kernel
+def arm(pools: Array, slots: Array, lines32: Array, p: int, E: float, M: float, G: float, jumps: float) -> None:
     """Writes fresh sums into the pool's hot slot, with the lines that its level must not cross unnoticed.
 
-    up and down are rounded so that with E > 0 the slot fires too early rather than too late. With E <= 0 it always fires.
+    up and down are rounded so that with E > 0 the slot fires too early rather than too late; with E <= 0 it always fires below bankrupt, and
+    at bankrupt (up = -SIGN, down = SIGN) it fires unless E is negative beyond its error.
     """
     pool = pools[p]
     slot = slots[pool.slot]
     slot.pool = p
     level = pool.level
-    if pool.kind != LINEAR or pool.state != KNOWN or level == BANKRUPT or pool.deferred >= 0:
+    if pool.kind != LINEAR or pool.state != KNOWN or pool.deferred >= 0:
         slot.tolerance = np.inf
         slot.up = 0.0
         slot.down = 0.0
         return
     slot.equity = E
     slot.requirement = M
-    slot.up = ladder32[0, level]
-    slot.down = ladder32[1, level]
-    slot.tolerance = 1.000001 * ladder32[2, level] * (DRIFT * G + jumps)
+    slot.up = lines32[0, level]
+    slot.down = lines32[1, level]
+    slot.tolerance = 1.000001 * lines32[2, level] * (DRIFT * G + jumps)
 
 
-@njit(cache=True)
-def arm_row(pools: Array, legs: Array, segments: Array, y: Array, hot: Array, r: int, i: int, last: int) -> None:
-    """Writes the slopes of a hot row, and the interval of y where they hold. `i`: first leg of the column; `last`: end of the pool's legs."""
+@kernel
+def arm_row(legs: Array, segments: Array, y: Array, hot: Array, r: int, i: int, last: int) -> None:
+    """Writes the slopes of a hot row and the interval of y where they hold. i: its first leg; last: end of the pool's legs."""
     column = legs[i].column
     here = y[column]
     net = 0.0
@@ -284,57 +323,75 @@ def arm_row(pools: Array, legs: Array, segments: Array, y: Array, hot: Array, r:
     row.above = above * (1.0 - 2e-7)
 
 
-@njit(cache=True)
+@kernel
 def rearm(
-    pools: Array, legs: Array, assets: Array, segments: Array, y: Array, columns: Array, hot: Array, slots: Array, ladder32: Array, p: int
-) -> None:
-    """Fresh sums and slopes for a hot pool at the present prices, without deciding."""
-    pool = pools[p]
-    if pool.slot < 0:
-        return
-    E, M, G, jumps = evaluate(pools, legs, assets, segments, y, p)
-    arm(pools, slots, ladder32, p, E, M, G, jumps)
-    if pool.kind != LINEAR or E != E:
-        return
-    last = pool.leg + pool.legs
-    for i in range(pool.leg, last):
-        if legs[i].hot >= 0:
-            arm_row(pools, legs, segments, y, hot, columns[legs[i].column].hot + legs[i].hot, i, last)
-
-
-@njit(cache=True)
-def attach(
     pools: Array,
     legs: Array,
-    assets: Array,
     segments: Array,
     y: Array,
     columns: Array,
     hot: Array,
     slots: Array,
+    lines32: Array,
+    p: int,
+    E: float,
+    M: float,
+    G: float,
+    jumps: float,
+) -> None:
+    """Fresh sums and slopes for a hot pool at the present prices."""
+    pool = pools[p]
+    arm(pools, slots, lines32, p, E, M, G, jumps)
+    if pool.kind != LINEAR or E != E:
+        return
+    last = pool.leg + pool.legs
+    for i in range(pool.leg, last):
+        if legs[i].hot >= 0:
+            arm_row(legs, segments, y, hot, columns[legs[i].column].hot + legs[i].hot, i, last)
+
+
+@kernel
+def promote(
+    pools: Array,
+    legs: Array,
+    segments: Array,
+    y: Array,
+    columns: Array,
+    bands: Array,
+    hot: Array,
+    slots: Array,
     free_slots: Array,
-    ladder32: Array,
+    lines32: Array,
     tally: Array,
     p: int,
+    E: float,
+    M: float,
+    G: float,
+    jumps: float,
 ) -> bool:
-    """Gives a pool a hot slot and hot rows. False, and nothing done, where there is no room."""
+    """Gives a pool a hot slot and hot rows and opens its cold bands. False, and nothing done, where there is no room."""
     pool = pools[p]
     last = pool.leg + pool.legs
-    if tally[FREE_SLOTS] == 0:
-        return False
+    room = tally[FREE_SLOTS] > 0
     for i in range(pool.leg, last):
         column = columns[legs[i].column]
         if column.hots == column.hot_room:
-            return False
+            column.short = 1
+            room = False
+    if not room:
+        tally[SHORT_OF_ROOM] += 1
+        return False
     tally[FREE_SLOTS] -= 1
+    tally[HOT_POOLS] += 1
     pool.slot = free_slots[tally[FREE_SLOTS]]
-    before = -1
     for i in range(pool.leg, last):
         leg = legs[i]
-        if leg.column == before:
+        if leg.row < 0:
             continue
-        before = leg.column
         column = columns[leg.column]
+        cold = column.cold + leg.row
+        bands[cold, 0] = -np.inf
+        bands[cold, 1] = np.inf
         leg.hot = column.hots
         column.hots += 1
         row = hot[column.hot + leg.hot]
@@ -344,171 +401,129 @@ def attach(
         row.margin = 0.0
         row.below = -np.inf
         row.above = np.inf
-    rearm(pools, legs, assets, segments, y, columns, hot, slots, ladder32, p)
+    rearm(pools, legs, segments, y, columns, hot, slots, lines32, p, E, M, G, jumps)
     return True
 
 
-@njit(cache=True)
-def detach(pools: Array, legs: Array, columns: Array, hot: Array, free_slots: Array, tally: Array, p: int) -> None:
-    """Takes a pool out of the hot rows. The last row of each column moves into the hole."""
+@kernel
+def demote(pools: Array, legs: Array, columns: Array, hot: Array, free_slots: Array, tally: Array, p: int) -> None:
+    """Takes a pool out of the hot rows. The last hot row of each column moves into the hole. Its cold bands are still open."""
     pool = pools[p]
-    if pool.slot < 0:
-        return
     for i in range(pool.leg, pool.leg + pool.legs):
         leg = legs[i]
         if leg.hot < 0:
             continue
         column = columns[leg.column]
         column.hots -= 1
-        last = column.hot + column.hots
         hole = column.hot + leg.hot
-        if last != hole:
-            hot[hole] = hot[last]
+        final = column.hot + column.hots
+        if final != hole:
+            hot[hole] = hot[final]
             legs[hot[hole].leg].hot = leg.hot
         leg.hot = -1
     free_slots[tally[FREE_SLOTS]] = pool.slot
     tally[FREE_SLOTS] += 1
+    tally[HOT_POOLS] -= 1
     pool.slot = -1
 
 
-@njit(cache=True)
-def open_message(numbers: Array, prices: Array, last: Array, columns: Array, price: Array, previous: Array, position: Array) -> bool:
-    """Notes which tick of the message each column has, and its price before. False when a column comes twice."""
-    for j in range(len(last)):
-        if last[j] >= 0:
-            position[last[j]] = -1
-    for j in range(len(numbers)):
-        c = numbers[j]
-        if c < 0:
-            continue
-        if position[c] >= 0:
-            for k in range(j):
-                if numbers[k] >= 0:
-                    position[numbers[k]] = -1
-            return False
-        position[c] = j
-        previous[c] = price[c]
-    return True
+# Cold rows
 
 
-@njit(cache=True)
-def run_message(
-    numbers: Array,
-    prices: Array,
-    start: int,
-    columns: Array,
-    price: Array,
-    y: Array,
-    pools: Array,
-    legs: Array,
-    assets: Array,
-    segments: Array,
-    hot: Array,
-    slots: Array,
-    ladder: Array,
-    ladder32: Array,
-    events: Array,
-    deferred: Array,
-    tally: Array,
-) -> int:
-    """Runs the ticks from `start` on. Returns the next tick: the length of the message, or less when the event buffer must be emptied first."""
-    for j in range(start, len(numbers)):
-        c = numbers[j]
-        if c < 0:
-            continue
-        column = columns[c]
-        if tally[EVENTS] + column.hots > len(events):
-            return j
-        tally[TICKS] += 1
-        m = prices[j]
-        valid = m > 0.0 and m < np.inf if column.positive else m == m and abs(m) < np.inf
-        if not valid:
-            tally[INVALID] += 1
-            m = np.nan
-        price[c] = m
-        now = 1.0 / m if column.inverse == 1 else m
-        d = now - y[c]
-        y[c] = now
-        if d == 0.0:
-            continue
-        first = column.hot
-        tally[HOT_ROWS] += column.hots
-        if d != d:  # the first price, or a price that went missing: sums cannot be carried over
-            for r in range(first, first + column.hots):
-                p = slots[hot[r].slot].pool
-                settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
-                rearm(pools, legs, assets, segments, y, columns, hot, slots, ladder32, p)
-            continue
-        for r in range(first, first + column.hots):
-            row = hot[r]
-            slot = slots[row.slot]
-            if now <= row.below or now >= row.above:
-                p = slot.pool
-                E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
-                arm(pools, slots, ladder32, p, E, M, G, jumps)
-                if E == E:
-                    arm_row(pools, legs, segments, y, hot, r, row.leg, pools[p].leg + pools[p].legs)
-                continue
-            E = slot.equity + row.net * d
-            M = slot.requirement + row.margin * d
-            slot.equity = E
-            slot.requirement = M
-            if not (slot.up * E - M > slot.tolerance and M - slot.down * E > slot.tolerance):
-                p = slot.pool
-                E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
-                arm(pools, slots, ladder32, p, E, M, G, jumps)
-    return len(numbers)
+@kernel
+def write_band(columns: Array, bands: Array, blocks: Array, c: int, row: int, lo: float, hi: float) -> None:
+    """Writes a band, rounded inwards to float32, and makes the summaries above it at least as strict.
 
-
-@njit(cache=True)
-def run_pool(
-    p: int,
-    start: int,
-    numbers: Array,
-    prices: Array,
-    columns: Array,
-    price: Array,
-    previous: Array,
-    position: Array,
-    y: Array,
-    pools: Array,
-    legs: Array,
-    assets: Array,
-    segments: Array,
-    ladder: Array,
-    events: Array,
-    deferred: Array,
-    tally: Array,
-) -> None:
-    """Runs one pool alone through the ticks of the message from `start` on, deciding it from scratch at each of its own. The message has been run.
-
-    While it runs, y holds the prices of that tick; afterwards those of the end of the message again.
+    A price too small or too large for float32 gets the band that it always leaves.
     """
+    column = columns[c]
+    lo32 = np.float32(lo * (1.0 + 1.2e-7))
+    hi32 = np.float32(hi * (1.0 - 1.2e-7))
+    if (lo != 0.0 and not 1e-30 < lo < 1e30) or (hi != np.inf and not 1e-30 < hi < 1e30):
+        lo32 = np.float32(np.inf)
+    r = column.cold + row
+    bands[r, 0] = lo32
+    bands[r, 1] = hi32
+    b = r // BLOCK
+    if lo32 > blocks[b, 0]:
+        blocks[b, 0] = lo32
+        if lo32 > column.lo:
+            column.lo = lo32
+    if hi32 < blocks[b, 1]:
+        blocks[b, 1] = hi32
+        if hi32 < column.hi:
+            column.hi = hi32
+
+
+@kernel
+def open_bands(pools: Array, legs: Array, columns: Array, bands: Array, p: int) -> None:
+    """Bands that no price leaves: for pools that are unknown (whose prices wake them) and, in `promote`, for hot ones."""
     pool = pools[p]
-    last = pool.leg + pool.legs
-    for i in range(pool.leg, last):
-        c = legs[i].column
-        if position[c] >= start:
-            before = previous[c]
-            y[c] = 1.0 / before if columns[c].inverse == 1 else before
-    tick = start - 1
-    while True:
-        following = len(numbers)
-        which = -1
-        for i in range(pool.leg, last):
-            c = legs[i].column
-            if tick < position[c] < following:
-                following = position[c]
-                which = c
-        if which < 0:
-            break
-        tick = following
-        y[which] = 1.0 / price[which] if columns[which].inverse == 1 else price[which]
-        if pool.deferred < 0:
-            settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, tick)
+    pool.exits = np.inf
+    for i in range(pool.leg, pool.leg + pool.legs):
+        leg = legs[i]
+        if leg.row >= 0:
+            cold = columns[leg.column].cold + leg.row
+            bands[cold, 0] = -np.inf
+            bands[cold, 1] = np.inf
 
 
-@njit(cache=True)
+@kernel
+def place(pools: Array, legs: Array, columns: Array, owners: Array, bands: Array, p: int) -> None:
+    """Gives a new pool its cold rows, open. There is room."""
+    pool = pools[p]
+    before = -1
+    for i in range(pool.leg, pool.leg + pool.legs):
+        leg = legs[i]
+        if leg.column == before:
+            continue
+        before = leg.column
+        column = columns[leg.column]
+        leg.row = column.colds
+        column.colds += 1
+        r = column.cold + leg.row
+        owners[r] = p
+        bands[r, 0] = -np.inf
+        bands[r, 1] = np.inf
+
+
+@kernel
+def place_many(pools: Array, legs: Array, columns: Array, owners: Array, bands: Array, start: int, end: int) -> None:
+    """`place` for pools start..end."""
+    for p in range(start, end):
+        place(pools, legs, columns, owners, bands, p)
+
+
+@kernel
+def displace(pools: Array, legs: Array, columns: Array, owners: Array, bands: Array, blocks: Array, p: int) -> None:
+    """Takes a pool's cold rows away. The last row of each column moves into the hole."""
+    pool = pools[p]
+    for i in range(pool.leg, pool.leg + pool.legs):
+        leg = legs[i]
+        if leg.row < 0:
+            continue
+        column = columns[leg.column]
+        column.colds -= 1
+        hole = column.cold + leg.row
+        final = column.cold + column.colds
+        if final != hole:
+            q = owners[final]
+            owners[hole] = q
+            bands[hole, 0] = bands[final, 0]
+            bands[hole, 1] = bands[final, 1]
+            b = hole // BLOCK
+            blocks[b, 0] = max(blocks[b, 0], bands[hole, 0])
+            blocks[b, 1] = min(blocks[b, 1], bands[hole, 1])
+            for j in range(pools[q].leg, pools[q].leg + pools[q].legs):
+                if legs[j].column == leg.column and legs[j].row >= 0:
+                    legs[j].row = leg.row
+        owners[final] = -1
+        bands[final, 0] = -np.inf
+        bands[final, 1] = np.inf
+        leg.row = -1
+
+
+@kernel
 def view(chosen: Array, pools: Array, legs: Array, assets: Array, segments: Array, y: Array, equity: Array, requirement: Array) -> None:
     """Writes equity and requirement of the chosen pools; NaN where they are unknown, idle or exact."""
     for i in range(len(chosen)):

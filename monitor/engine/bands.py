@@ -1,0 +1,353 @@
+"""Bands: how far each price of a pool may go, whatever the others do inside their own bands, before the pool's level can change.
+
+**Which signs matter.** With levels 0..4 and thresholds enter_j, leave_j (`margin.levels.next_level`), M >= 0 and t rising with the level, the verdict of
+a pool at level L changes only when one of two functionals becomes <= 0:
+
+    L = 0, 1, 2:  u = enter_(L+1) * E - M      (u > 0 gives E > 0, and the higher levels' headroom is then larger still)
+    L = 3:        u = E
+    L = 4:        no u
+    L = 1, 2, 3:  v = M - leave_L * E          (v >= 0: the level is still held)
+    L = 4:        v = -E                       (bankrupt until equity is positive)
+    L = 0:        no v
+
+Written u = au*E - bu*M and v = bv*M - av*E; the coefficients by level are `lines`. **If neither changes sign in a box around the present prices,
+no event of this pool lies in the box, in whatever order its prices move.**
+
+**How much a price can take away.** Let y be a price as it enters (mark, or 1/mark for an inverse contract, so that |y - y0| <= r*y0 means the same for
+both), S the net slope of the pool's legs in it, K the sum of |slope| * marginal rate (fee included), P the index price of the asset they settle in.
+
+One asset at price 1: u is a sum of functions of one price each, so what the box can take away is the sum of what each price can take:
+    a fall of r:  u loses at most  au*S*y0 * r  if S > 0, else nothing (K >= 0 works against it)
+    a rise of r:  u loses at most  (bu*K_top - au*S)*y0 * r  if positive, else nothing; K_top: highest marginal rate up to y0*(1+R)
+    v likewise with the signs turned.
+Where the slope cannot turn anywhere on a side - S <= 0 below; au*S >= bu*K of the whole schedule above - that side has no edge at all.
+
+Several assets, amount a, D = sum of |S|*y0 of its legs, w the highest worth of one unit anywhere in [a - D*R, a + D*R] (weight of a holding, weight
+of a debt if the range reaches below 0), c = au*w + bu*(what a debt adds to M per unit): a move of the price of a leg takes at most
+    P*(1+R) * (c*|S| + bu*ask*K_top) * y0 * r,
+and a move of the index price at most
+    P * (c*|a| + bu*ask*margin) * r,
+by the product rule P'f(a') - P f(a) = P'(f(a') - f(a)) + (P' - P) f(a). Both sides, always: the direction depends on signs that may turn.
+
+**The budget.** H = 0.998 * (u - error bound) is shared out: price i gets b_i, with sum b_i = H, and its edges are r = b_i / (what it takes per
+unit), at most R. Then whatever the others do, u stays positive inside. With moves of variance s_i^2 a tick and r_i chosen freely, the expected
+number of exits sum (s_i/r_i)^2 is least for r_i ~ (s_i^2/g_i)^(1/3), that is b_i ~ (g_i*s_i)^(2/3), and is then W^3/H^2 with W = sum (g_i*s_i)^(2/3). That
+number decides between hot and cold, and between keeping a band and laying a new one. The cube root is a guess at a shape: it need not be exact.
+
+**Jumps.** Where a schedule is discontinuous (the whole position takes the row's rate; printed deductions good to 0.01) the slopes say nothing across the
+jump. If all jumps of a schedule together are below a 1000th of H per leg they are taken out of H (that is the second half of 0.998). Otherwise
+the band ends at the jump, and no side is open.
+
+**Edges.** Inside is lo < y < hi, strictly. Edges are float32, rounded inwards. Fills, deposits, parameters and time are not prices: each of them
+replaces the pool, and with it the band.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.engine.compiled import kernel
+from monitor.engine.kernels import find_segment, write_band
+
+__all__ = ["REACH", "SCRATCH", "lay", "measure"]
+
+Array = npt.NDArray[Any]
+
+REACH: Final = 0.25
+"""R: no bounded edge lies farther than this from the price."""
+
+SHARE: Final = 0.999
+JUMPS: Final = 0.001
+
+# Rows of the scratch array, one column per row of the pool.
+U_FALL: Final = 0  # what a fall takes from u per unit of relative move; OPEN: no edge
+U_RISE: Final = 1
+V_FALL: Final = 2
+V_RISE: Final = 3
+U_WEIGHT: Final = 4
+V_WEIGHT: Final = 5
+LOWEST: Final = 6  # jumps
+HIGHEST: Final = 7
+CAP: Final = 8
+SCRATCH: Final = 9
+
+OPEN: Final = -1.0
+THIRD_OF_ONE: Final = 3071306043645493248  # two thirds of the bits of 1.0, less what centres the error
+NO_EDGE: Final = 1e300
+
+
+@kernel
+def cube_root(x: float) -> float:
+    """Within 6% of the cube root of x >= 0, by dividing the exponent."""
+    bits = np.float64(x).view(np.int64) // 3 + THIRD_OF_ONE
+    return float(np.int64(bits).view(np.float64))
+
+
+@kernel
+def marginal_rate(segments: Array, k: int, n: float, allowed: float) -> float:
+    """Highest marginal rate of the schedule of row k from size n to n*(1+R), or to the next jump that ends the band."""
+    top = n * (1.0 + REACH)
+    s = segments[k]
+    rate = s.rate + 2.0 * s.curve * top
+    while segments[k].upto < top:
+        if segments[k + 1].jump > 0.0 and s.jumps > allowed:
+            break
+        k += 1
+        rate = max(rate, segments[k].rate + 2.0 * segments[k].curve * top)
+    return rate
+
+
+@kernel
+def measure(
+    pools: Array,
+    legs: Array,
+    assets: Array,
+    segments: Array,
+    y: Array,
+    columns: Array,
+    lines: Array,
+    scratch: Array,
+    p: int,
+    E: float,
+    M: float,
+    bound: float,
+) -> tuple[float, float, float, int]:
+    """Slopes of a known pool at the present prices, into `scratch`.
+
+    Returns:
+        (exits, cu, cv, rows): expected exits per tick and row of the best band; budgets per unit of weight, inf for a functional that does not
+        matter at this level. exits is inf where no band is possible: a functional lies within its error bound of 0.
+    """
+    pool = pools[p]
+    level = pool.level
+    au = lines[0, level]
+    bu = lines[1, level]
+    av = lines[2, level]
+    bv = lines[3, level]
+    Hu = NO_EDGE
+    if au != 0.0:
+        Hu = SHARE * (au * E - bu * M - (au + bu) * bound)
+    Hv = NO_EDGE
+    if av != 0.0:
+        Hv = SHARE * (bv * M - av * E - (av + bv) * bound)
+    H = min(Hu, Hv)
+    if not H > 0.0:
+        return np.inf, 0.0, 0.0, 0
+    allowed = JUMPS * H / (max(1, pool.legs + pool.assets) * max(1.0, bu, bv))
+    rows = 0
+    i = pool.leg
+    last = pool.leg + pool.legs
+    Wu = 0.0
+    Wv = 0.0
+    exits = 0.0
+    if pool.assets == 0:
+        while i < last:
+            c = legs[i].column
+            here = y[c]
+            S = 0.0
+            K = 0.0
+            whole = 0.0
+            lowest = 0.0
+            highest = np.inf
+            while i < last and legs[i].column == c:
+                slope = legs[i].slope
+                size = abs(slope)
+                n = size * here
+                k = find_segment(segments, legs[i].segment, n)
+                s = segments[k]
+                S += slope
+                K += size * marginal_rate(segments, k, n, allowed)
+                if s.jumps > allowed:
+                    whole = np.inf
+                    if s.jump > 0.0:
+                        lowest = max(lowest, s.above / size)
+                    if s.upto < np.inf and segments[k + 1].jump > 0.0:
+                        highest = min(highest, s.upto / size)
+                else:
+                    whole += size * s.highest
+                i += 1
+            fall = au * S * here
+            rise = (bu * K - au * S) * here
+            g = max(fall, rise, 0.0)
+            scratch[U_FALL, rows] = fall if fall > 0.0 else (OPEN if whole < np.inf else 0.0)
+            scratch[U_RISE, rows] = rise if rise > 0.0 else (OPEN if au * S >= bu * whole else 0.0)
+            variance = columns[c].variance
+            w = cube_root(g * g * variance)
+            scratch[U_WEIGHT, rows] = w
+            Wu += w
+            if av != 0.0:
+                fall = (bv * K - av * S) * here
+                rise = av * S * here
+                g = max(fall, rise, 0.0)
+                scratch[V_FALL, rows] = fall if fall > 0.0 else (OPEN if bv * whole <= av * S else 0.0)
+                scratch[V_RISE, rows] = rise if rise > 0.0 else (OPEN if whole < np.inf else 0.0)
+                w = cube_root(g * g * variance)
+                scratch[V_WEIGHT, rows] = w
+                Wv += w
+            scratch[LOWEST, rows] = lowest
+            scratch[HIGHEST, rows] = highest
+            scratch[CAP, rows] = REACH
+            rows += 1
+    else:
+        for a in range(pool.asset, pool.asset + pool.assets):
+            asset = assets[a]
+            first = i
+            end = i + asset.legs
+            price = 1.0 if asset.column < 0 else y[asset.column]
+            amount = asset.amount
+            margin = asset.margin
+            D = 0.0
+            j = first
+            while j < end:
+                c = legs[j].column
+                S = 0.0
+                while j < end and legs[j].column == c:
+                    if legs[j].slope != 0.0:
+                        x = legs[j].slope * y[c]
+                        n = abs(x)
+                        k = find_segment(segments, legs[j].segment, n)
+                        amount += x
+                        margin += (segments[k].rate + segments[k].curve * n) * n + segments[k].constant
+                        S += legs[j].slope
+                    j += 1
+                D += abs(S) * y[c]
+            size = abs(amount)
+            reach = D * REACH
+            w_equity = 0.0
+            w_requirement = 0.0
+            cap = REACH
+            if amount + reach >= 0.0:
+                w_equity = 1.0 if asset.weights < 0 else segments[asset.weights].highest
+            if amount - reach < 0.0:
+                debt = 1.0 if asset.debts < 0 else segments[asset.debts].highest
+                if asset.debt_is_requirement != 0:
+                    w_requirement = debt
+                else:
+                    w_equity = max(w_equity, debt)
+                if asset.borrow >= 0:
+                    w_requirement += segments[asset.borrow].highest
+                    s = segments[find_segment(segments, asset.borrow, size)]
+                    if s.jumps > allowed / max(price * (1.0 + REACH), 1e-300) and D > 0.0:
+                        room = amount
+                        if amount < 0.0:
+                            room = min(s.upto - size, size - s.above if s.above > 0.0 else size)
+                        cap = min(REACH, 0.999 * room / D)
+            cu = au * w_equity + bu * w_requirement
+            cv = av * w_equity + bv * w_requirement
+            j = first
+            while j < end:
+                c = legs[j].column
+                variance = columns[c].variance
+                lowest = 0.0
+                highest = np.inf
+                if legs[j].slope == 0.0:
+                    gu = price * (cu * size + bu * asset.ask * margin)
+                    gv = price * (cv * size + bv * asset.ask * margin)
+                    j += 1
+                else:
+                    here = y[c]
+                    S = 0.0
+                    K = 0.0
+                    while j < end and legs[j].column == c:
+                        slope = legs[j].slope
+                        units = abs(slope)
+                        n = units * here
+                        k = find_segment(segments, legs[j].segment, n)
+                        s = segments[k]
+                        local = allowed / max(price * (1.0 + REACH) * asset.ask, 1e-300)
+                        S += slope
+                        K += units * marginal_rate(segments, k, n, local)
+                        if s.jumps > local:
+                            if s.jump > 0.0:
+                                lowest = max(lowest, s.above / units)
+                            if s.upto < np.inf and segments[k + 1].jump > 0.0:
+                                highest = min(highest, s.upto / units)
+                        j += 1
+                    gu = price * (1.0 + REACH) * (cu * abs(S) + bu * asset.ask * K) * here
+                    gv = price * (1.0 + REACH) * (cv * abs(S) + bv * asset.ask * K) * here
+                scratch[U_FALL, rows] = gu
+                scratch[U_RISE, rows] = gu
+                scratch[V_FALL, rows] = gv
+                scratch[V_RISE, rows] = gv
+                w = cube_root(gu * gu * variance)
+                scratch[U_WEIGHT, rows] = w
+                Wu += w
+                w = cube_root(gv * gv * variance)
+                scratch[V_WEIGHT, rows] = w
+                Wv += w
+                scratch[LOWEST, rows] = lowest
+                scratch[HIGHEST, rows] = highest
+                scratch[CAP, rows] = cap
+                if cap < REACH:
+                    exits += variance / max(cap * cap, 1e-300)
+                rows += 1
+            i = end
+    cu = np.inf
+    cv = np.inf
+    share = 1.0 - JUMPS
+    if au != 0.0 and Wu > 0.0:
+        exits += Wu * Wu * Wu / (Hu * Hu)
+        cu = share * Hu / Wu
+    if av != 0.0 and Wv > 0.0:
+        exits += Wv * Wv * Wv / (Hv * Hv)
+        cv = share * Hv / Wv
+    return exits / max(1, rows), cu, cv, rows
+
+
+@kernel
+def lay(
+    pools: Array,
+    legs: Array,
+    y: Array,
+    columns: Array,
+    bands: Array,
+    blocks: Array,
+    scratch: Array,
+    p: int,
+    exits: float,
+    cu: float,
+    cv: float,
+) -> None:
+    """Writes the bands that `measure` found. A pool without a band (exits inf) gets the one that every tick leaves."""
+    pool = pools[p]
+    pool.exits = exits
+    row = 0
+    for i in range(pool.leg, pool.leg + pool.legs):
+        leg = legs[i]
+        if leg.row < 0:
+            continue
+        if exits == np.inf:
+            write_band(columns, bands, blocks, leg.column, leg.row, np.inf, np.inf)
+            continue
+        here = y[leg.column]
+        fall = scratch[CAP, row]
+        rise = fall
+        open_below = True
+        open_above = True
+        if cu != np.inf:
+            b = cu * scratch[U_WEIGHT, row]
+            g = scratch[U_FALL, row]
+            open_below = g == OPEN
+            if g > 0.0:
+                fall = min(fall, b / g)
+            g = scratch[U_RISE, row]
+            open_above = g == OPEN
+            if g > 0.0:
+                rise = min(rise, b / g)
+        if cv != np.inf:
+            b = cv * scratch[V_WEIGHT, row]
+            g = scratch[V_FALL, row]
+            open_below = open_below and g == OPEN
+            if g > 0.0:
+                fall = min(fall, b / g)
+            g = scratch[V_RISE, row]
+            open_above = open_above and g == OPEN
+            if g > 0.0:
+                rise = min(rise, b / g)
+        lo = 0.0 if open_below else here * (1.0 - fall)
+        hi = np.inf if open_above else here * (1.0 + rise)
+        write_band(columns, bands, blocks, leg.column, leg.row, max(lo, scratch[LOWEST, row]), min(hi, scratch[HIGHEST, row]))
+        row += 1

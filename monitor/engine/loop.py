@@ -1,0 +1,593 @@
+"""The compiled loops: one message, and one slice of the background pass.
+
+A message has three parts, in one call:
+
+1. *Ticks*, in order. Hot rows follow the price and are decided at that tick. Cold rows are only compared: a pool whose band the price leaves is
+   noted with its tick, once.
+2. *Pools that left*, one after the other: each is run alone from its tick to the end of the message, at its own prices of each tick, decided at each
+   of its own ticks, and given a new band at the last prices, or made hot. This is exact because pools do not depend on each other, and it is what makes
+   a gap (all prices jump at once) cost one look at each pool instead of ten: no second mechanism is needed for it.
+3. *Summaries* of the blocks where something left are made anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.engine.bands import lay, measure
+from monitor.engine.book import (
+    BAND_MISSES,
+    BLOCK,
+    COLD_EXITS,
+    DEFERRED,
+    DEMOTIONS,
+    DIRTY,
+    EVALUATIONS,
+    EVENTS,
+    EXACT,
+    EXITS,
+    FREE,
+    HOT_ROWS,
+    IDLE,
+    INVALID,
+    KNOWN,
+    LINEAR,
+    NEXT_EXIT,
+    PROMOTIONS,
+    REBANDED,
+    STEPPED,
+    TICKS,
+    UNKNOWN,
+)
+from monitor.engine.compiled import kernel, prefetch
+from monitor.engine.kernels import (
+    AMBIGUOUS,
+    NO_LEVEL,
+    arm,
+    arm_row,
+    bound_of,
+    defer,
+    demote,
+    evaluate,
+    find_segment,
+    jump_near,
+    next_level,
+    open_bands,
+    promote,
+    rearm,
+    record,
+    settle,
+)
+
+__all__ = ["GIVE_UP", "open_message", "rest", "run_pass", "run_pool", "run_ticks"]
+
+Array = npt.NDArray[Any]
+
+MEMORY: Final = 1.0 / 32.0  # weight of the newest move in a column's variance
+SURPRISE: Final = 16.0  # a single move counts at most this many times the variance there was: one gap is not a storm
+
+# Places in the policy array.
+PROMOTE_LINEAR: Final = 0  # expected exits per tick and row above which a pool is worth being hot
+PROMOTE_FRESH: Final = 1
+STAY_HOT: Final = 2  # a hot pool is let go below this part of it
+WIDEN: Final = 3  # a band is laid anew by the pass when its expected exits fall below this part
+
+GIVE_UP: Final = 1 << 30  # a tick later than any
+
+
+@kernel
+def open_message(numbers: Array, last: Array, price: Array, y: Array, price_before: Array, y_before: Array, position: Array) -> bool:
+    """Notes which tick of the message each column has, and its price before. False when a column comes twice."""
+    for j in range(len(last)):
+        if last[j] >= 0:
+            position[last[j]] = -1
+    for j in range(len(numbers)):
+        c = numbers[j]
+        if c < 0:
+            continue
+        if position[c] >= 0:
+            for k in range(j):
+                if numbers[k] >= 0:
+                    position[numbers[k]] = -1
+            return False
+        position[c] = j
+        price_before[c] = price[c]
+        y_before[c] = y[c]
+    return True
+
+
+@kernel
+def leave(pools: Array, exits: Array, tally: Array, p: int, tick: int) -> None:
+    """Notes that a pool is to be looked at, from `tick` on."""
+    if pools[p].left < 0:
+        pools[p].left = tick
+        k = tally[EXITS]
+        exits[k] = p
+        tally[EXITS] = k + 1
+
+
+@kernel
+def find_exits(
+    columns: Array,
+    owners: Array,
+    bands: Array,
+    blocks: Array,
+    pools: Array,
+    exits: Array,
+    dirty: Array,
+    tally: Array,
+    c: int,
+    now: float,
+    tick: int,
+) -> None:
+    """Walks the blocks and rows of a column that a price has left."""
+    column = columns[c]
+    m = np.float32(now)  # rounding is monotone: what is outside an edge in float64 is not inside it in float32
+    first = column.cold // BLOCK
+    for b in range(first, first + (column.colds + BLOCK - 1) // BLOCK):
+        if m > blocks[b, 0] and m < blocks[b, 1]:
+            continue
+        k = tally[DIRTY]
+        dirty[k, 0] = b
+        dirty[k, 1] = c
+        tally[DIRTY] = k + 1
+        for r in range(b * BLOCK, (b + 1) * BLOCK):
+            if not (m > bands[r, 0] and m < bands[r, 1]):
+                leave(pools, exits, tally, owners[r], tick)
+
+
+@kernel
+def summarise(columns: Array, bands: Array, blocks: Array, dirty: Array, tally: Array) -> None:
+    """Makes the summaries of dirty blocks anew, and of their columns."""
+    k = 0
+    while k < tally[DIRTY]:
+        c = dirty[k, 1]
+        while k < tally[DIRTY] and dirty[k, 1] == c:
+            b = dirty[k, 0]
+            lo = np.float32(-np.inf)
+            hi = np.float32(np.inf)
+            for r in range(b * BLOCK, (b + 1) * BLOCK):
+                lo = max(lo, bands[r, 0])
+                hi = min(hi, bands[r, 1])
+            blocks[b, 0] = lo
+            blocks[b, 1] = hi
+            k += 1
+        column = columns[c]
+        lo = np.float32(-np.inf)
+        hi = np.float32(np.inf)
+        first = column.cold // BLOCK
+        for b in range(first, first + (column.colds + BLOCK - 1) // BLOCK):
+            lo = max(lo, blocks[b, 0])
+            hi = min(hi, blocks[b, 1])
+        column.lo = lo
+        column.hi = hi
+    tally[DIRTY] = 0
+
+
+@kernel
+def rest(
+    pools: Array,
+    legs: Array,
+    assets: Array,
+    segments: Array,
+    y: Array,
+    columns: Array,
+    bands: Array,
+    blocks: Array,
+    hot: Array,
+    slots: Array,
+    free_slots: Array,
+    lines: Array,
+    lines32: Array,
+    policy: Array,
+    scratch: Array,
+    tally: Array,
+    p: int,
+    E: float,
+    M: float,
+    G: float,
+    jumps: float,
+) -> None:
+    """Leaves a pool that was just decided: hot, with a band, or open because it is unknown. The sums are those of the present prices."""
+    pool = pools[p]
+    if pool.slot >= 0:
+        rearm(pools, legs, segments, y, columns, hot, slots, lines32, p, E, M, G, jumps)
+        return
+    if pool.kind == EXACT:
+        promote(pools, legs, segments, y, columns, bands, hot, slots, free_slots, lines32, tally, p, E, M, G, jumps)
+        return
+    if pool.state != KNOWN or E != E:
+        open_bands(pools, legs, columns, bands, p)
+        return
+    exits, cu, cv, _ = measure(pools, legs, assets, segments, y, columns, lines, scratch, p, E, M, bound_of(pool.legs, G, jumps))
+    if exits > policy[PROMOTE_LINEAR if pool.kind == LINEAR else PROMOTE_FRESH] and promote(
+        pools, legs, segments, y, columns, bands, hot, slots, free_slots, lines32, tally, p, E, M, G, jumps
+    ):
+        tally[PROMOTIONS] += 1
+        return
+    lay(pools, legs, y, columns, bands, blocks, scratch, p, exits, cu, cv)
+
+
+@kernel
+def run_pool(
+    p: int,
+    start: int,
+    numbers: Array,
+    position: Array,
+    y: Array,
+    y_before: Array,
+    y_after: Array,
+    pools: Array,
+    legs: Array,
+    assets: Array,
+    segments: Array,
+    ladder: Array,
+    events: Array,
+    deferred: Array,
+    tally: Array,
+) -> tuple[float, float, float, float]:
+    """Runs one pool alone through the message from tick `start` on, deciding it from scratch at each of its own ticks.
+
+    y holds the prices at the end of the message, before and after; in between those of each tick. y_after is room for a copy.
+
+    Returns:
+        Its sums after its last tick; NaN when it was deferred on the way or when a price is missing.
+    """
+    pool = pools[p]
+    last = pool.leg + pool.legs
+    for i in range(pool.leg, last):
+        c = legs[i].column
+        if position[c] >= start:
+            y_after[position[c]] = y[c]
+    for i in range(pool.leg, last):
+        c = legs[i].column
+        if position[c] >= start:
+            y[c] = y_before[c]
+    E, M, G, jumps = np.nan, np.nan, np.nan, 0.0
+    tick = start - 1
+    while True:
+        following = len(numbers)
+        which = -1
+        for i in range(pool.leg, last):
+            c = legs[i].column
+            if tick < position[c] < following:
+                following = position[c]
+                which = c
+        if which < 0:
+            break
+        tick = following
+        y[which] = y_after[tick]
+        if pool.deferred < 0:
+            E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, tick)
+    if pool.deferred >= 0:
+        return np.nan, np.nan, np.nan, 0.0
+    return E, M, G, jumps
+
+
+@kernel
+def quiet(
+    p: int,
+    start: int,
+    position: Array,
+    y: Array,
+    y_before: Array,
+    pools: Array,
+    legs: Array,
+    segments: Array,
+    lines: Array,
+) -> tuple[bool, float, float, float, float]:
+    """Whether a linear known pool keeps its level at tick `start` and at all later ticks of the message, in whatever order they come.
+
+    True when at tick `start` u and v are above their error bounds, and stay there less everything that any later tick of the message takes away.
+
+    Returns:
+        (quiet, E, M, G, jumps): the sums at the end of the message, from scratch.
+    """
+    pool = pools[p]
+    level = pool.level
+    au = lines[0, level]
+    bu = lines[1, level]
+    av = lines[2, level]
+    bv = lines[3, level]
+    E = pool.constant
+    M = pool.floor
+    G = abs(E) + M
+    jumps = pool.slack
+    E_start = E
+    M_start = M
+    taken_u = 0.0
+    taken_v = 0.0
+    for i in range(pool.leg, pool.leg + pool.legs):
+        leg = legs[i]
+        c = leg.column
+        x = leg.slope * y[c]
+        n = abs(x)
+        k = leg.segment
+        s = segments[k]
+        if not (n <= s.upto and n > s.above):
+            if n != n:
+                return False, np.nan, np.nan, np.nan, 0.0
+            k = find_segment(segments, k, n)
+            leg.segment = k
+            s = segments[k]
+        if s.jumps != 0.0:
+            jumps += jump_near(segments, k, n, 1e-12 * n)
+        m = (s.rate + s.curve * n) * n + s.constant
+        E += x
+        M += m
+        G += n + m + 2.0 * abs(s.constant)
+        if position[c] > start:
+            x0 = leg.slope * y_before[c]
+            n0 = abs(x0)
+            if not (n0 <= s.upto and n0 > s.above):
+                if n0 != n0:
+                    return False, np.nan, np.nan, np.nan, 0.0
+                k = find_segment(segments, k, n0)
+                s = segments[k]
+            if s.jumps != 0.0:
+                jumps += jump_near(segments, k, n0, 1e-12 * n0)
+            m0 = (s.rate + s.curve * n0) * n0 + s.constant
+            E_start += x0
+            M_start += m0
+            G += n0 + m0 + 2.0 * abs(s.constant)
+            taken_u += min(0.0, au * (x - x0) - bu * (m - m0))
+            taken_v += min(0.0, bv * (m - m0) - av * (x - x0))
+        else:
+            E_start += x
+            M_start += m
+    bound = bound_of(2 * pool.legs, G, jumps)
+    calm = au == 0.0 or au * E_start - bu * M_start + taken_u > 2.0 * (au + bu) * bound
+    calm = calm and (av == 0.0 or bv * M_start - av * E_start + taken_v > 2.0 * (av + bv) * bound)
+    return calm, E, M, G, jumps
+
+
+@kernel
+def run_ticks(
+    numbers: Array,
+    prices: Array,
+    start: int,
+    columns: Array,
+    price: Array,
+    y: Array,
+    y_before: Array,
+    y_after: Array,
+    position: Array,
+    pools: Array,
+    legs: Array,
+    assets: Array,
+    segments: Array,
+    owners: Array,
+    bands: Array,
+    blocks: Array,
+    hot: Array,
+    slots: Array,
+    free_slots: Array,
+    ladder: Array,
+    lines: Array,
+    lines32: Array,
+    policy: Array,
+    scratch: Array,
+    exits: Array,
+    dirty: Array,
+    events: Array,
+    deferred: Array,
+    tally: Array,
+    pools_end: int,
+) -> int:
+    """Runs a message from tick `start` on.
+
+    Returns:
+        Where to go on once the event buffer was emptied: a tick, or the length of the message when all ticks are run but not all pools that
+        left. One more than the length when all is done.
+    """
+    for j in range(start, len(numbers)):
+        c = numbers[j]
+        if c < 0:
+            continue
+        column = columns[c]
+        if tally[EVENTS] + column.hots > len(events):
+            return j
+        tally[TICKS] += 1
+        m = prices[j]
+        if not (m > 0.0 and m < np.inf if column.positive else m == m and abs(m) < np.inf):
+            tally[INVALID] += 1
+            m = np.nan
+        price[c] = m
+        now = 1.0 / m if column.inverse == 1 else m
+        before = y[c]
+        d = now - before
+        if d == 0.0:
+            continue
+        y[c] = now
+        first = column.hot
+        tally[HOT_ROWS] += column.hots
+        if d != d:
+            # The first price, or a price that went missing: sums cannot be carried over, bands say nothing, and unknown pools may wake.
+            for r in range(first, first + column.hots):
+                p = slots[hot[r].slot].pool
+                E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
+                rearm(pools, legs, segments, y, columns, hot, slots, lines32, p, E, M, G, jumps)
+            for r in range(column.cold, column.cold + column.colds):
+                if pools[owners[r]].slot < 0:
+                    leave(pools, exits, tally, owners[r], j)
+            continue
+        x = d / before
+        square = min(x * x, SURPRISE * column.variance)
+        column.variance += (square - column.variance) * MEMORY
+        for r in range(first, first + column.hots):
+            row = hot[r]
+            slot = slots[row.slot]
+            if now <= row.below or now >= row.above:
+                p = slot.pool
+                E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
+                arm(pools, slots, lines32, p, E, M, G, jumps)
+                if E == E:
+                    arm_row(legs, segments, y, hot, r, row.leg, pools[p].leg + pools[p].legs)
+                continue
+            E = slot.equity + row.net * d
+            M = slot.requirement + row.margin * d
+            slot.equity = E
+            slot.requirement = M
+            if not (slot.up * E - M > slot.tolerance and M - slot.down * E > slot.tolerance):
+                p = slot.pool
+                E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
+                arm(pools, slots, lines32, p, E, M, G, jumps)
+        if not (now > column.lo and now < column.hi):
+            find_exits(columns, owners, bands, blocks, pools, exits, dirty, tally, c, now, j)
+    many = tally[EXITS] * 16 > pools_end
+    end = pools_end if many else tally[EXITS]
+    while tally[NEXT_EXIT] < end:
+        k = tally[NEXT_EXIT]
+        p = k if many else exits[k]
+        tick = pools[p].left
+        if tick < 0:
+            tally[NEXT_EXIT] += 1
+            continue
+        if not many:
+            prefetch(pools, exits[min(k + 12, end - 1)])
+            ahead = pools[exits[min(k + 6, end - 1)]].leg
+            prefetch(legs, ahead)
+            prefetch(legs, ahead + 3)
+            prefetch(legs, ahead + 6)
+            prefetch(legs, ahead + 9)
+        if tally[EVENTS] + pools[p].legs > len(events):
+            return len(numbers)
+        tally[NEXT_EXIT] += 1
+        tally[COLD_EXITS] += 1
+        tally[EVALUATIONS] += 1
+        pools[p].left = -1
+        calm = False
+        if pools[p].kind == LINEAR and pools[p].assets == 0 and pools[p].state == KNOWN:
+            calm, E, M, G, jumps = quiet(p, tick, position, y, y_before, pools, legs, segments, lines)
+        if not calm:
+            tally[STEPPED] += 1
+            E, M, G, jumps = run_pool(
+                p, tick, numbers, position, y, y_before, y_after, pools, legs, assets, segments, ladder, events, deferred, tally
+            )
+        if pools[p].deferred < 0:
+            rest(
+                pools,
+                legs,
+                assets,
+                segments,
+                y,
+                columns,
+                bands,
+                blocks,
+                hot,
+                slots,
+                free_slots,
+                lines,
+                lines32,
+                policy,
+                scratch,
+                tally,
+                p,
+                E,
+                M,
+                G,
+                jumps,
+            )
+    tally[EXITS] = 0
+    tally[NEXT_EXIT] = 0
+    summarise(columns, bands, blocks, dirty, tally)
+    return len(numbers) + 1
+
+
+@kernel
+def run_pass(
+    start: int,
+    end: int,
+    columns: Array,
+    y: Array,
+    pools: Array,
+    legs: Array,
+    assets: Array,
+    segments: Array,
+    bands: Array,
+    blocks: Array,
+    hot: Array,
+    slots: Array,
+    free_slots: Array,
+    ladder: Array,
+    lines: Array,
+    lines32: Array,
+    policy: Array,
+    scratch: Array,
+    events: Array,
+    deferred: Array,
+    tally: Array,
+    histogram: Array,
+    edges: Array,
+    counts: Array,
+    worst: Array,
+    worst_pools: Array,
+) -> None:
+    """One slice of the background pass, over pools start..end: fresh sums, and each pool where it belongs now.
+
+    Finds pools whose level is not what it should be (`BAND_MISSES`; an event comes of it all the same), and pools that a price taken away
+    made unknown. Feeds the histogram of ratios, the counts by verdict and the worst pools.
+    """
+    for p in range(start, end):
+        prefetch(legs, pools[min(p + 8, end - 1)].leg)
+        pool = pools[p]
+        if pool.state == FREE:
+            continue
+        if pool.state == IDLE:
+            counts[0] += 1
+            continue
+        if pool.kind == EXACT:
+            counts[pool.level if pool.state == KNOWN else 5] += 1
+            continue
+        E, M, G, jumps = evaluate(pools, legs, assets, segments, y, p)
+        tally[EVALUATIONS] += 1
+        bound = bound_of(pool.legs, G, jumps)
+        after = next_level(pool.level, E, M, bound, ladder)
+        if after == AMBIGUOUS:
+            defer(pools, deferred, tally, p, GIVE_UP)
+            counts[pool.level if pool.state == KNOWN else 5] += 1
+            continue
+        if pool.state == KNOWN and after != NO_LEVEL and after != pool.level:
+            tally[BAND_MISSES] += 1
+        known = pool.state == KNOWN
+        record(pools, events, tally, p, GIVE_UP, after)
+        if after == NO_LEVEL:
+            counts[5] += 1
+            if known and pool.slot < 0:
+                open_bands(pools, legs, columns, bands, p)
+            if pool.slot >= 0:
+                arm(pools, slots, lines32, p, E, M, G, jumps)
+            continue
+        counts[after] += 1
+        ratio = M / E if E > 0.0 else np.inf
+        place_of = 0
+        while place_of < len(edges) and ratio > edges[place_of]:
+            place_of += 1
+        histogram[place_of] += 1
+        badness = ratio if E > 0.0 else 1e30 - E
+        if badness > worst[len(worst) - 1]:
+            k = len(worst) - 1
+            while k > 0 and worst[k - 1] < badness:
+                worst[k] = worst[k - 1]
+                worst_pools[k] = worst_pools[k - 1]
+                k -= 1
+            worst[k] = badness
+            worst_pools[k] = p
+        expected, cu, cv, _ = measure(pools, legs, assets, segments, y, columns, lines, scratch, p, E, M, bound)
+        promotes = policy[PROMOTE_LINEAR if pool.kind == LINEAR else PROMOTE_FRESH]
+        if pool.slot >= 0:
+            if expected < promotes * policy[STAY_HOT]:
+                demote(pools, legs, columns, hot, free_slots, tally, p)
+                tally[DEMOTIONS] += 1
+                lay(pools, legs, y, columns, bands, blocks, scratch, p, expected, cu, cv)
+            else:
+                arm(pools, slots, lines32, p, E, M, G, jumps)
+        elif expected > promotes:
+            if promote(pools, legs, segments, y, columns, bands, hot, slots, free_slots, lines32, tally, p, E, M, G, jumps):
+                tally[PROMOTIONS] += 1
+        elif not known or expected < pool.exits * policy[WIDEN]:
+            lay(pools, legs, y, columns, bands, blocks, scratch, p, expected, cu, cv)
+            tally[REBANDED] += 1
