@@ -1,4 +1,4 @@
-"""The program `margin-monitor`. `evaluate` with plain options starts without the command-line library, which costs more than the evaluation."""
+"""The program `margin-monitor`. Plain `evaluate` starts without the command-line library, which would cost more than the evaluation."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_a_shipped_file_in_the_wrong_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_shipped_tables_are_good_and_say_where_they_are_from() -> None:
-    """Every shipped file loads, with source and date; every venue with a fixed rule book has instruments."""
+    """Every shipped file loads, and says source and date."""
     VenueTables().load_all()
     files = [file for venue in VENUES for folder in [config_folder() / "venues" / venue] if folder.is_dir() for file in table_files(folder)]
 

@@ -359,7 +359,7 @@ def answers_of(case: str) -> list[tuple[str, bytes]]:
 )
 def test_recorded_answers_convert(case: str, least: int) -> None:
     """What venues really answered becomes tables that the loader takes, and nothing in it was unreadable."""
-    data, left_out, converted = convert(case.split()[0], answers_of(case), read="2026-01-31")
+    data, left_out, converted = convert(case.split(maxsplit=1)[0], answers_of(case), read="2026-01-31")
 
     assert len(read_table_file(data).tables.instruments) >= least
     assert not [reason for reason in left_out.values() if "cannot be read" in reason]
