@@ -162,7 +162,7 @@ class Freshness:
                     reason = None
                 elif at is None:
                     reason = None if now - asked.get(name, now) <= self._grace_s else StaleReason.NEVER_SEEN
-                elif down:
+                elif self.down_since is not None:
                     reason = StaleReason.DISCONNECTED
                 else:
                     reason = StaleReason.FROZEN if self._repeated.get((kind, name), at) > at else StaleReason.SILENT

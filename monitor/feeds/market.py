@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from monitor.margin.prices import PriceKind
 from monitor.wire.quotes import Quotes
 
-__all__ = ["MarketShape", "market", "price_text", "sample_symbols"]
+__all__ = ["SAMPLES", "MarketShape", "Sample", "market", "price_text", "sample_symbols", "venue_market"]
 
 _KNOWN = {
     "BTCUSDT": 62_000.0,
@@ -54,6 +54,90 @@ class MarketShape:
     crash_depth: float = 0.18
     recovery_steps: int = 900
     recovery: float = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A small market in a venue's own spelling.
+
+    Attributes:
+        instruments: Name -> first price.
+        assets: Asset -> the instrument whose price is its index.
+        options: Option -> (the instrument whose mark is its forward, its own first price: an inverse one's in coin).
+        rates: Whether instruments have funding rates. open_interest: whether the venue sends it.
+    """
+
+    instruments: Mapping[str, float]
+    assets: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    rates: bool = True
+    open_interest: bool = False
+
+
+SAMPLES: dict[str, Sample] = {
+    "binance_usdm": Sample(instruments=dict(list(_KNOWN.items())[:6]), assets={"BTC": "BTCUSDT", "ETH": "ETHUSDT"}),
+    "binance_coinm": Sample(
+        instruments={"BTCUSD_PERP": 62_000.0, "BTCUSD_261225": 63_100.0, "ETHUSD_PERP": 3_100.0},
+        assets={"BTC": "BTCUSD_PERP", "ETH": "ETHUSD_PERP"},
+    ),
+    "bybit": Sample(
+        instruments={"BTCUSDT": 62_000.0, "ETHUSDT": 3_100.0, "XRPUSDT": 0.52, "BTCPERP": 62_000.0, "BTCUSD": 62_000.0},
+        assets={"BTC": "BTCUSD", "ETH": "ETHUSDT", "XRP": "XRPUSDT"},
+        options={"BTC-25DEC26-70000-C": ("BTCUSDT", 3_100.0)},
+    ),
+    "okx": Sample(
+        instruments={"BTC-USDT-SWAP": 62_000.0, "ETH-USDT-SWAP": 3_100.0, "BTC-USD-SWAP": 62_000.0, "BTC-USDT-261225": 63_100.0},
+        assets={"BTC": "BTC-USD-SWAP", "ETH": "ETH-USDT-SWAP"},
+        options={"BTC-USD-261225-70000-C": ("BTC-USD-SWAP", 0.05)},
+    ),
+    "deribit": Sample(
+        instruments={"BTC-PERPETUAL": 62_000.0, "ETH-PERPETUAL": 3_100.0, "BTC-25DEC26": 63_100.0},
+        assets={"BTC": "BTC-PERPETUAL", "ETH": "ETH-PERPETUAL"},
+        options={
+            "BTC-25DEC26-70000-C": ("BTC-25DEC26", 0.05),
+            "BTC-25DEC26-50000-P": ("BTC-25DEC26", 0.02),
+            "ETH-25DEC26-4000-C": ("ETH-PERPETUAL", 0.04),
+        },
+    ),
+    "hyperliquid": Sample(
+        instruments={"BTC": 62_000.0, "ETH": 3_100.0, "SOL": 150.0, "kPEPE": 0.012, "xyz:GOLD": 4_000.0},
+        assets={"BTC": "BTC", "ETH": "ETH"},
+    ),
+    "dydx_v4": Sample(instruments={"BTC-USD": 62_000.0, "ETH-USD": 3_100.0, "SOL-USD": 150.0}, open_interest=True),
+    "bitmex": Sample(
+        instruments={"XBTUSD": 62_000.0, "ETHUSD": 3_100.0, "XBTUSDT": 62_000.0, "XBTZ26": 63_100.0},
+        assets={"XBT": "XBTUSD", "ETH": "ETHUSD"},
+    ),
+    "kraken_futures": Sample(
+        instruments={"PF_XBTUSD": 62_000.0, "PF_ETHUSD": 3_100.0, "FI_XBTUSD_261225": 63_100.0},
+        assets={"XBT": "PF_XBTUSD", "ETH": "PF_ETHUSD"},
+    ),
+}
+"""A market for each venue's simulator."""
+
+
+def venue_market(
+    sample: Sample, *, seed: int, start_ms: int = 1_700_000_000_000, shape: MarketShape = MarketShape()
+) -> Iterator[tuple[float, Quotes]]:
+    """`market` of a sample, with the indices, rates, volatilities, forwards and open interest that go with its marks."""
+    options = {name: price for name, (_forward, price) in sample.options.items()}
+    for offset, quotes in market({**sample.instruments, **options}, seed=seed, start_ms=start_ms, shape=shape):
+        marks = quotes.numbers[PriceKind.MARK]
+        step = round(offset / shape.step_s)
+        numbers: dict[PriceKind, Mapping[str, str]] = {
+            PriceKind.MARK: marks,
+            PriceKind.INDEX: {asset: marks[name] for asset, name in sample.assets.items()},
+        }
+        if sample.rates:
+            numbers[PriceKind.FUNDING_RATE] = {
+                name: f"{1e-4 * math.cos(step / 500 + index):.8f}" for index, name in enumerate(sample.instruments)
+            }
+        if sample.options:
+            numbers[PriceKind.VOLATILITY] = {name: f"{0.5 + 0.1 * math.sin(step / 300):.4f}" for name in sample.options}
+            numbers[PriceKind.FORWARD] = {name: marks[forward] for name, (forward, _price) in sample.options.items()}
+        if sample.open_interest:
+            numbers[PriceKind.OPEN_INTEREST] = dict.fromkeys(sample.instruments, f"{1000 + step // 10}")
+        yield offset, Quotes(time_ms=quotes.time_ms, numbers=numbers)
 
 
 def sample_symbols(count: int) -> dict[str, float]:

@@ -32,6 +32,8 @@ CLOSE_TIMEOUT_S = 1.0
 WATCH_S = 0.5
 DENIED_AGAIN_S = 60.0
 
+_DEAD = frozenset({"silent", "unanswered", "pong_missing"})
+
 Tap = Callable[[str, bytes, int], None]
 """Called with (endpoint, frame, received at ns) of every frame, before it is decoded: the recorder."""
 
@@ -196,6 +198,8 @@ class Session:
             ended = first.ended
         finally:
             self.statistics.connected -= 1
+            if ended is not None and ended.reason in _DEAD:
+                connection.transport.abort()  # nobody is there to say good-bye to
             await connection.close()
         assert ended is not None, "a session's tasks end only by _Over"
         return ended

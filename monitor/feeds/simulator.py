@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -23,11 +23,12 @@ from websockets.http11 import Request, Response
 
 from monitor.errors import ConfigError
 from monitor.feeds.clock import SYSTEM_CLOCK, Clock
+from monitor.feeds.faults import Faults, go_half_open, reset, send_slowly
 from monitor.feeds.tape import Moment
 from monitor.wire.dialects.base import Dialect, Peer
 from monitor.wire.quotes import Quotes
 
-__all__ = ["Simulator", "SimulatorStatistics", "Speed"]
+__all__ = ["Client", "Simulator", "SimulatorStatistics", "Speed"]
 
 Speed = float | Literal["max"]
 
@@ -60,6 +61,7 @@ class Client:
     def __init__(self, connection: ServerConnection, peer: Peer, clock: Clock) -> None:
         self.connection, self.peer = connection, peer
         self.opened_at = clock.monotonic()
+        self.half_open = False
         self.heard_at: deque[float] = deque()
 
 
@@ -92,6 +94,7 @@ class Simulator:
         self.dialect, self.speed, self.host, self.port = dialect, speed, host, port
         self.statistics = SimulatorStatistics()
         self.clients: set[Client] = set()
+        self.faults = Faults()
         self.latest = Quotes(time_ms=0, numbers={})
         self._stamp, self._clock = stamp, clock
         self._tape = iter(tape)
@@ -152,7 +155,14 @@ class Simulator:
         await self._played.wait()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """404 for a path that the venue does not have."""
+        """404 for a path that the venue does not have, and what the faults ask for."""
+        if self.faults.handshake is not None:
+            status, headers = self.faults.handshake
+            self.statistics.refused[status] = self.statistics.refused.get(status, 0) + 1
+            response = connection.respond(HTTPStatus(status), "no\n")
+            for key, value in headers.items():
+                response.headers[key] = value
+            return response
         if self.dialect.peer(unquote(request.path)) is None:
             self.statistics.refused[404] = self.statistics.refused.get(404, 0) + 1
             return connection.respond(HTTPStatus.NOT_FOUND, "no such stream\n")
@@ -163,6 +173,7 @@ class Simulator:
         assert connection.request is not None, "after the handshake"
         peer = self.dialect.peer(unquote(connection.request.path))
         assert peer is not None, "admitted"
+        peer.refuse = self.faults.refuse_topics
         client = Client(connection, peer, self._clock)
         self.clients.add(client)
         self.statistics.connections += 1
@@ -256,16 +267,45 @@ class Simulator:
             )
             for kind, numbers in what.numbers.items():
                 self.statistics.prices[kind] = self.statistics.prices.get(kind, 0) + len(numbers)
+            what = self.faults.distort(what)
         for client in list(self.clients):
-            if not client.peer.topics:
+            if not client.peer.topics or client.half_open or self.faults.silent:
                 continue
             frames = [what] if isinstance(what, bytes) else client.peer.frames(what)
-            try:
-                for frame in frames:
+            await self.send(client, self.faults.frames(frames))
+
+    async def send(self, client: Client, frames: Sequence[bytes]) -> None:
+        """Sends frames to one client as they stand; a client that has gone is no error."""
+        try:
+            for frame in frames:
+                if self.faults.bytes_per_s:
+                    await send_slowly(client.connection, frame, self.faults.bytes_per_s, self._clock)
+                else:
                     await client.connection.send(frame, text=True)
-                    self.statistics.frames += 1
-            except ConnectionClosed:
-                continue
+                self.statistics.frames += 1
+        except ConnectionClosed:
+            return
+
+    async def send_all(self, frame: bytes) -> None:
+        """Sends one frame, whatever it is, to every client."""
+        for client in list(self.clients):
+            await self.send(client, [frame])
+
+    async def close_all(self, code: int, reason: str = "") -> None:
+        """Closes every connection with this code."""
+        for client in list(self.clients):
+            await client.connection.close(code, reason)
+
+    def reset_all(self) -> None:
+        """Ends every connection by RST."""
+        for client in list(self.clients):
+            reset(client.connection)
+
+    def half_open_all(self) -> None:
+        """Leaves every connection open and dead."""
+        for client in list(self.clients):
+            client.half_open = True
+            go_half_open(client.connection)
 
 
 def _port_of(server: Server) -> int:

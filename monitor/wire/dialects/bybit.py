@@ -81,7 +81,7 @@ class BybitPeer:
             name = topic.removeprefix("tickers.")
             if name not in marks:
                 continue
-            first = topic not in self._begun
+            first = topic not in self._begun or self.category == "option"  # options send snapshots only
             if first:
                 self._begun.add(topic)
                 self._changes.forget(name)

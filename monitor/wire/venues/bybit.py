@@ -1,8 +1,9 @@
 """Bybit v5 public tickers of linear, inverse and option contracts; index prices in USD put together from three pairs.
 
-`{"topic": "tickers.<symbol>", "type": "snapshot" | "delta", "data": {"symbol", "markPrice", "indexPrice", "fundingRate", ...}, "ts": ms}`.
-A delta carries the fields that changed. One without `markPrice` says that the mark stands: it is handed on again when it was last handed on
-a second ago or more, so that a quiet market is not taken for a silent one. Options add `markPriceIv` (fraction) and `underlyingPrice`.
+`{"topic": "tickers.<symbol>", "type": "snapshot" | "delta", "data": {"symbol", "markPrice", "indexPrice", "fundingRate", ...}, "ts":
+ms}`. A delta carries the fields that changed. One without `markPrice` says that the mark stands: it is handed on again when it was last
+handed on a second ago or more, so that a quiet market is not taken for a silent one. Options send snapshots only; they add `markPriceIv`
+(fraction) and `underlyingPrice`.
 
 `indexPrice` is that of the pair. In USD, as the venue values collateral: index of A = A/USDT * (BTC/USD / BTC/USDT), where BTC/USD is the
 index of the inverse contract BTCUSD; USDT itself BTC/USD / BTC/USDT, USDC likewise from BTCPERP.
@@ -81,7 +82,7 @@ class BybitCodec:
     def __init__(self) -> None:
         self.venue = VENUE
         self._columns = Columns(VENUE)
-        self._marks: dict[str, tuple[float, int]] = {}
+        self._last: dict[tuple[PriceKind, str], tuple[float, int]] = {}
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
         """Mark, index (named by pair), funding rate, option volatility and forward; answers and pongs. Raises CodecError."""
@@ -106,27 +107,31 @@ class BybitCodec:
         if type(time) is not int or not is_time(time, decoded.received_at_ns):
             decoded.reject(Fault.BAD_TIME)
             return
-        if "markPrice" in data:
-            price = price_of(data["markPrice"])
-            if isinstance(price, BadNumber):
-                decoded.reject(price.value)
-            else:
-                self._marks[name] = (price, time)
-                self._give(decoded, PriceKind.MARK, name, price, time)
-        elif name in self._marks:
-            price, handed_on = self._marks[name]
-            if time - handed_on >= REPEAT_MS:
-                self._marks[name] = (price, time)
-                self._give(decoded, PriceKind.MARK, name, price, time)
-        pair = pair_of(name) if data.get("indexPrice") else None
-        if pair is not None:
-            self._optional(decoded, PriceKind.INDEX, pair, data["indexPrice"], time)
+        self._standing(decoded, PriceKind.MARK, name, data.get("markPrice"), time)
+        pair = pair_of(name)
+        if pair is not None and data.get("indexPrice") != "":  # a contract before its market has none
+            self._standing(decoded, PriceKind.INDEX, pair, data.get("indexPrice"), time)
         if data.get("fundingRate"):
             self._columns.rates(decoded, PriceKind.FUNDING_RATE, [name], [data["fundingRate"]], time)
         if data.get("markPriceIv"):
             self._optional(decoded, PriceKind.VOLATILITY, name, data["markPriceIv"], time)
             if data.get("underlyingPrice"):
                 self._optional(decoded, PriceKind.FORWARD, name, data["underlyingPrice"], time)
+
+    def _standing(self, decoded: Decoded, kind: PriceKind, name: str, value: object, time: int) -> None:
+        """A price that a message may leave out because it stands: then it is handed on again once a second."""
+        if value is None:
+            price, handed_on = self._last.get((kind, name), (0.0, time))
+            if time - handed_on < REPEAT_MS:
+                return
+        else:
+            read = price_of(value)
+            if isinstance(read, BadNumber):
+                decoded.reject(read.value)
+                return
+            price = read
+        self._last[kind, name] = (price, time)
+        self._give(decoded, kind, name, price, time)
 
     def _optional(self, decoded: Decoded, kind: PriceKind, name: str, value: object, time: int) -> None:
         price = price_of(value)
@@ -195,7 +200,8 @@ def _number_of(value: object) -> int | None:
 class UsdIndices:
     """Index prices of pairs -> index prices of assets in USD. One for all connections of the venue.
 
-    Its event time is the oldest of the inputs': an index made with a standing BTC price is as old as that price.
+    The three prices come in messages of their own: the result is right within the move of BTC between them. Its event time is the
+    oldest of the inputs': an index made with a standing BTC price is as old as that price.
     """
 
     def __init__(self) -> None:
