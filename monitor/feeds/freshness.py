@@ -7,7 +7,7 @@ messages go on with the same event time is as stale as a silent one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import repeat
 from operator import gt
@@ -15,7 +15,7 @@ from operator import gt
 from monitor.margin.prices import PriceKind
 from monitor.wire.prices import PriceBatch
 
-__all__ = ["FLOOR_S", "GRACE_S", "Freshness", "StaleChange", "StaleReason"]
+__all__ = ["FLOOR_S", "GRACE_S", "Freshness", "Memory", "StaleChange", "StaleReason"]
 
 GRACE_S = 10.0
 """A wanted name that has not come for so long after it was asked for is `never_seen`."""
@@ -47,20 +47,47 @@ class StaleChange:
     age_s: float | None = None
 
 
+@dataclass(slots=True)
+class Memory:
+    """What is known of a venue's names, whichever connection brought it and whether or not they are watched at the moment.
+
+    A name that is given up and wanted again is as old as its last number, and stays stale until a new one comes.
+
+    Attributes:
+        seen: Monotonic seconds of the last new number. times: the highest event time. told: what the names are said to be.
+    """
+
+    seen: dict[PriceKind, dict[str, float]] = field(default_factory=dict)
+    times: dict[PriceKind, dict[str, int]] = field(default_factory=dict)
+    told: dict[tuple[PriceKind, str], StaleReason] = field(default_factory=dict)
+
+    @property
+    def symbols(self) -> int:
+        """Marks that have a number."""
+        return len(self.seen.get(PriceKind.MARK, ()))
+
+
 class Freshness:
     """The names of one set of topics (one or more sessions that carry the same)."""
 
-    def __init__(self, venue: str, *, grace_s: float = GRACE_S, floor_s: float = FLOOR_S, stale_after_s: float | None = None) -> None:
-        """`stale_after_s`: one limit for every name, in place of max(3 nominal intervals, floor)."""
+    def __init__(
+        self,
+        venue: str,
+        *,
+        memory: Memory | None = None,
+        grace_s: float = GRACE_S,
+        floor_s: float = FLOOR_S,
+        stale_after_s: float | None = None,
+    ) -> None:
+        """`memory`: shared by all sets of a venue. `stale_after_s`: one limit for every name, not max(3 nominal intervals, floor)."""
+        memory = memory if memory is not None else Memory()
         self.venue = venue
         self._grace_s, self._floor_s, self._stale_after_s = grace_s, floor_s, stale_after_s
         self._limit: dict[PriceKind, dict[str, float]] = {}
         self._asked: dict[PriceKind, dict[str, float]] = {}
-        self._seen: dict[PriceKind, dict[str, float]] = {}
-        self._time: dict[PriceKind, dict[str, int]] = {}
+        self._seen, self._time, self._told = memory.seen, memory.times, memory.told
         self._repeated: dict[tuple[PriceKind, str], float] = {}
         self._refused: set[tuple[PriceKind, str]] = set()
-        self._stale: dict[tuple[PriceKind, str], StaleReason] = {}
         self._open: dict[PriceKind, float] = {}
         self.down_since: float | None = None
         self.older = 0
@@ -81,11 +108,10 @@ class Freshness:
         return self._stale_after_s if self._stale_after_s is not None else max(3 * interval_s, self._floor_s)
 
     def forget(self, kind: PriceKind, names: Iterable[str]) -> None:
-        """Stops watching. The order of what still comes is kept."""
+        """Stops watching. What was said of the names stands until they are watched again."""
         for name in names:
             self._limit.get(kind, {}).pop(name, None)
             self._asked.get(kind, {}).pop(name, None)
-            self._stale.pop((kind, name), None)
             self._refused.discard((kind, name))
 
     def refuse(self, kind: PriceKind, names: Iterable[str], *, refused: bool) -> None:
@@ -168,11 +194,13 @@ class Freshness:
                     reason = StaleReason.FROZEN if self._repeated.get((kind, name), at) > at else StaleReason.SILENT
                 if (reason is not None or at is None) and (kind, name) in self._refused:
                     reason = StaleReason.REFUSED
-                if reason is not self._stale.get((kind, name)):
+                if reason is None and at is None and (kind, name) in self._told:
+                    continue  # wanted again, nothing new yet
+                if reason is not self._told.get((kind, name)):
                     if reason is None:
-                        del self._stale[kind, name]
+                        del self._told[kind, name]
                     else:
-                        self._stale[kind, name] = reason
+                        self._told[kind, name] = reason
                     changes.append(StaleChange(self.venue, kind, name, reason, None if at is None else now - at))
         return changes
 
@@ -182,10 +210,5 @@ class Freshness:
 
     @property
     def stale(self) -> dict[tuple[PriceKind, str], StaleReason]:
-        """What the last sweep found stale."""
-        return dict(self._stale)
-
-    @property
-    def symbols(self) -> int:
-        """Watched marks that have a number."""
-        return len(self._seen.get(PriceKind.MARK, ()))
+        """What the last sweep found stale of the names watched."""
+        return {item: reason for item, reason in self._told.items() if item[1] in self._limit.get(item[0], ())}

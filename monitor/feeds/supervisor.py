@@ -10,7 +10,7 @@ import structlog
 
 from monitor.feeds.backoff import Backoff, RateLimit
 from monitor.feeds.clock import SYSTEM_CLOCK, Clock, first_of
-from monitor.feeds.freshness import Freshness, StaleChange, StaleReason
+from monitor.feeds.freshness import Freshness, Memory, StaleChange, StaleReason
 from monitor.feeds.profile import VenueProfile
 from monitor.feeds.session import Session, Tap
 from monitor.feeds.statistics import FeedStatistics
@@ -44,7 +44,7 @@ class _Slot:
     def __init__(self, feed: VenueFeed, endpoint: str) -> None:
         self.feed, self.endpoint = feed, endpoint
         self.topics: dict[str, Topic] = {}
-        self.freshness = Freshness(feed.profile.venue, stale_after_s=feed.stale_after_s)
+        self.freshness = Freshness(feed.profile.venue, memory=feed.memory, stale_after_s=feed.stale_after_s)
         self.freshness.down_since = feed.now()
         self.sessions: set[Session] = set()
         self.shared = False
@@ -245,6 +245,7 @@ class VenueFeed:
         """
         self.profile, self.clock, self.tap = profile, clock, tap
         self.stale_after_s = stale_after_s
+        self.memory = Memory()
         self.rng = rng if rng is not None else random.Random()
         self.statistics = FeedStatistics(venue=profile.venue)
         self.connects = RateLimit(profile.limits.connects, profile.limits.connects_period_s, clock)
@@ -331,7 +332,7 @@ class VenueFeed:
             changes.extend(slot.sweep(now))
         statistics = self.statistics
         statistics.stale = sum(len(slot.freshness.stale) for slot in self._slots)
-        statistics.symbols = sum(slot.freshness.symbols for slot in self._slots)
+        statistics.symbols = self.memory.symbols
         statistics.older = sum(slot.freshness.older for slot in self._slots)
         statistics.duplicates = sum(slot.freshness.duplicates for slot in self._slots)
         if changes:
@@ -355,7 +356,7 @@ class VenueFeed:
                 return False
             if slot.freshness.missing() or slot.freshness.stale:
                 return False
-            if any(topic.open_kind for topic in slot.topics.values()) and not slot.freshness.symbols:
+            if any(topic.open_kind for topic in slot.topics.values()) and not self.memory.symbols:
                 return False
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.feeds.freshness import Freshness, StaleReason
+from monitor.feeds.freshness import Freshness, Memory, StaleReason
 from monitor.margin.prices import PriceKind
 from monitor.wire.prices import PriceBatch
 
@@ -150,7 +150,7 @@ def test_while_no_connection_is_open_nothing_is_fresh_beyond_the_floor() -> None
 
 
 def test_a_refused_name_is_told_at_once() -> None:
-    """A subscription the venue refuses needs no grace."""
+    """A subscription the venue refuses needs no grace; accepted after all, the name is fresh with its first number, not before."""
     freshness = Freshness("v")
     freshness.expect(MARK, ["A"], 1.0, 0.0)
     freshness.refuse(MARK, ["A"], refused=True)
@@ -159,7 +159,11 @@ def test_a_refused_name_is_told_at_once() -> None:
 
     freshness.refuse(MARK, ["A"], refused=False)
 
-    assert reasons(freshness, 0.2) == {"A": None}
+    assert reasons(freshness, 0.2) == {}
+
+    freshness.admit(batch(["A"], [T]), 0.3)
+
+    assert reasons(freshness, 0.4) == {"A": None}
 
 
 def test_whatever_comes_is_watched_from_then_on() -> None:
@@ -172,16 +176,29 @@ def test_whatever_comes_is_watched_from_then_on() -> None:
     assert reasons(freshness, 3.5) == {"A": StaleReason.SILENT, "B": StaleReason.SILENT}
 
 
-def test_a_forgotten_name_is_not_told() -> None:
-    """What is no longer wanted is no longer stale."""
-    freshness = Freshness("v")
-    freshness.expect(MARK, ["A"], 1.0, 0.0)
-    reasons(freshness, 20.0)
-    freshness.forget(MARK, ["A"])
+def test_a_forgotten_name_is_not_told_and_comes_back_as_old_as_it_is() -> None:
+    """What is no longer wanted is no longer looked at; wanted again, elsewhere, it is stale until a new number comes."""
+    memory = Memory()
+    freshness = Freshness("v", memory=memory)
+    freshness.expect(MARK, ["A", "B"], 1.0, 0.0)
+    freshness.admit(batch(["A"], [T]), 0.0)
+    freshness.admit(batch(["B"], [T]), 19.0)
+    assert reasons(freshness, 20.0) == {"A": StaleReason.SILENT}
+    freshness.forget(MARK, ["A", "B"])
 
     assert reasons(freshness, 40.0) == {}
     assert freshness.stale == {}
     assert freshness.missing() == []
+
+    other = Freshness("v", memory=memory)
+    other.expect(MARK, ["A", "B"], 1.0, 40.0)
+
+    assert reasons(other, 40.1) == {"B": StaleReason.SILENT}
+    assert set(other.stale) == {(MARK, "A"), (MARK, "B")}
+
+    other.admit(batch(["A", "B"], [T + 1, T + 1]), 41.0)
+
+    assert reasons(other, 41.1) == {"A": None, "B": None}
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.integers(min_value=T, max_value=T + 20)), min_size=1, max_size=30))

@@ -1,7 +1,7 @@
 """Every venue's frames, in order, through one codec: `tests/wire/frames/<venue>.jsonl`.
 
-A line holds a frame (`frame`, or `text` for what is no JSON) and what must come of it: `batches` as [kind, {name: number}, time], `controls`
-by their class, `rejected` by reason, or `error`, the reason of the CodecError. Field names are the venues'; the frames are made up.
+A line holds a frame (`frame`, or `text` for what is no JSON) and what must come of it: `batches` as [kind, {name: number}, time],
+`controls` by class, `rejected` by reason, or `error`, the reason of the CodecError. Field names are the venues'; the frames are made up.
 """
 
 from __future__ import annotations
