@@ -48,7 +48,7 @@ class Entry:
         about: level, unknown, blind or the name of a rule.
         severity: What was reached; with BETTER what it is now.
         was: With BETTER, the severity told before.
-        at_ms: When it was decided.
+        at_ms: When it was decided. since_ms: Since when it stands without a break, if it does.
         present: Severity at the moment of composing.
         unknown: Why the present level cannot be claimed, or None.
         facts: `essence` of the latest event, or a rule's text.
@@ -63,6 +63,7 @@ class Entry:
     severity: Level
     was: Level
     at_ms: int
+    since_ms: int | None
     present: Level
     unknown: str | None
     facts: Mapping[str, Any]
@@ -143,7 +144,7 @@ def compose(route: str, sinks: tuple[str, ...], entries: Sequence[Entry], now_ms
 def headline(entry: Entry) -> str:
     """One line of clean text for one entry. It says what was reached, and what holds now where that differs."""
     whom = " ".join(clean(part) for part in (entry.account, entry.pool) if part)
-    since = f", since {utc(entry.at_ms)[11:16]}Z" if entry.change is Change.REPEAT else ""
+    since = f", since {utc(entry.since_ms)[11:16]}Z" if entry.change is Change.REPEAT and entry.since_ms is not None else ""
     still = "STILL " if entry.change is Change.REPEAT else ""
     if entry.about == "blind":
         return f"BLIND partition {clean(entry.pool).partition('/')[0]}: a stretch of prices was never seen"

@@ -13,7 +13,8 @@ Laws, held by tests:
   - nothing is called better, and no present level is named, while the subject is unknown;
   - asking more often for what is due changes nothing, and a restart from the stored records changes nothing.
 
-Time is wall time in milliseconds and comes in as an argument. When it jumps back, all stored moments move with it.
+Time is wall time in milliseconds and comes in as an argument. When it jumps back, all stored moments move with it, so that waiting goes on
+from where it was; `advance` should be asked at least once a second, since what passed between its last call and the jump is not known.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Notifier:
         self._silences: dict[str, Silence] = {}
         self._timers: list[tuple[int, str]] = []
         self._dirty: set[str] = set()
-        self._now = 0
+        self._done = 0  # everything up to this moment has been decided
 
     @classmethod
     def load(cls, policy: AlertPolicy, records: Mapping[str, bytes], now_ms: int) -> Notifier:
@@ -122,7 +123,7 @@ class Notifier:
                 case "silence":
                     notifier._silences[rest] = Silence.of_json(data)
                 case "clock":
-                    notifier._now = int(data)
+                    notifier._done = int(data)
                 case "route":
                     notifier._dirty.add(name)
                 case _:
@@ -131,15 +132,14 @@ class Notifier:
             for route_name, channel in subject.channels.items():
                 if channel.pending is not None:
                     notifier._groups[route_name].waiting[key] = None
-        notifier._clock(now_ms)
-        for key in list(notifier._subjects):
-            notifier._decide(key, notifier._now)
+        notifier._follow(now_ms)
+        notifier._decide_all(notifier._done)
         return notifier
 
     def observe(self, event: Mapping[str, Any], now_ms: int) -> None:
         """Takes one row of the event stream. Timers up to its own time run first, so a late reader decides as a prompt one."""
-        at = self._event_time(event, now_ms)
-        self._run_timers(at)
+        decided = event.get("decided_at_ns")
+        at = self._reach(decided // 1_000_000 if type(decided) is int else now_ms, now_ms)
         if event.get("kind") == "blind":
             subject = self._subject("", str(event.get("id", "?")), "blind", "", "")
             subject.facts = essence(event)
@@ -167,8 +167,7 @@ class Notifier:
 
     def read(self, snapshot: PoolSnapshot, readings: Sequence[RuleReading], now_ms: int) -> None:
         """Takes what the rules say of a pool."""
-        at = min(max(snapshot.at_ms, self._now), self._clock(now_ms))
-        self._run_timers(at)
+        at = self._reach(snapshot.at_ms, now_ms)
         for reading in readings:
             key = _key(snapshot.account, snapshot.pool, reading.rule)
             if not reading.severity and key not in self._subjects:
@@ -184,8 +183,7 @@ class Notifier:
 
     def advance(self, now_ms: int) -> list[Notice]:
         """Runs what is due and returns the messages to send, at most one a route. Store them together with `take_changes`."""
-        now = self._clock(now_ms)
-        self._run_timers(now)
+        now = self._reach(now_ms, now_ms)
         for silence in [each for each in self._silences.values() if each.until_ms <= now]:
             self._end_silence(silence.id, now)
         return [notice for group in self._groups.values() if (notice := self._flush(group, now)) is not None]
@@ -205,8 +203,7 @@ class Notifier:
 
         Returns the number of subjects acknowledged.
         """
-        now, count = self._clock(now_ms), 0
-        self._run_timers(now)
+        now, count = self._reach(now_ms, now_ms), 0
         for key, subject in self._subjects.items():
             if subject.severity and _is_like(subject, account, pool, about):
                 subject.acknowledged, subject.acknowledged_until = subject.severity, now + subject.timing.acknowledged
@@ -217,18 +214,16 @@ class Notifier:
 
     def silence(self, silence: Silence, now_ms: int) -> None:
         """Adds or replaces a silence."""
-        now = self._clock(now_ms)
-        self._run_timers(now)
+        now = self._reach(now_ms, now_ms)
         self._silences[silence.id] = silence
         self._dirty.add(f"silence:{silence.id}")
+        self._decide_all(now)  # it may cover less than the one it replaces
 
     def unsilence(self, silence_id: str, now_ms: int) -> bool:
         """Ends a silence; what it held back and is still there is said now. False when there is none of this id."""
-        now = self._clock(now_ms)
         if silence_id not in self._silences:
             return False
-        self._run_timers(now)
-        self._end_silence(silence_id, now)
+        self._end_silence(silence_id, self._reach(now_ms, now_ms))
         return True
 
     @property
@@ -248,8 +243,8 @@ class Notifier:
                     since_ms=min(since for since in subject.since if since is not None),
                     unknown=subject.unknown,
                     acknowledged_until_ms=subject.acknowledged_until if subject.acknowledged else None,
-                    silenced=self._is_silenced(subject, subject.severity, self._now),
-                    told={name: Level(channel.told) for name, channel in subject.channels.items() if channel.told},
+                    silenced=self._is_silenced(subject, subject.severity, self._done),
+                    told={name: Level(told) for name, told in subject.told()},
                 )
 
     def take_changes(self) -> dict[str, bytes | None]:
@@ -265,40 +260,37 @@ class Notifier:
             else:
                 changes[name] = self._silences[rest].to_json() if rest in self._silences else None
         if changes:
-            changes["clock"] = str(self._now).encode()
+            changes["clock"] = str(self._done).encode()
         self._dirty.clear()
         return changes
 
     # -- time ----------------------------------------------------------------------------------------------------------------------
 
-    def _clock(self, now_ms: int) -> int:
-        """Moves the clock. A clock that went back takes all moments along, so no timer waits for the lost time."""
-        back = self._now - now_ms
-        self._now = now_ms
-        if back > 0:
-            for key, subject in self._subjects.items():
-                subject.shift(-back)
-                self._mark(key)
-            for group in self._groups.values():
-                group.shift(-back)
-                self._dirty.add(f"route:{group.route.name}")
-            self._timers = [(subject.due, key) for key, subject in self._subjects.items() if subject.due is not None]
-            heapq.heapify(self._timers)
-        return now_ms
-
-    def _event_time(self, event: Mapping[str, Any], now_ms: int) -> int:
-        """When the event was decided, not before what has already been done and not after now."""
-        before = self._now
-        now = self._clock(now_ms)
-        decided = event.get("decided_at_ns")
-        at = decided // 1_000_000 if type(decided) is int else now
-        return min(max(at, min(before, now)), now)
-
-    def _run_timers(self, until: int) -> None:
-        while self._timers and self._timers[0][0] <= until:
+    def _reach(self, at_ms: int, now_ms: int) -> int:
+        """Runs the timers up to a moment that is not before what has been done and not after now; returns that moment."""
+        self._follow(now_ms)
+        at = min(max(at_ms, self._done), now_ms)
+        while self._timers and self._timers[0][0] <= at:
             timer = heapq.heappop(self._timers)
             if self._is_live(timer):
                 self._decide(timer[1], timer[0])
+        self._done = at
+        return at
+
+    def _follow(self, now_ms: int) -> None:
+        """When the clock went back, takes all moments along."""
+        back = self._done - now_ms
+        if back <= 0:
+            return
+        self._done = now_ms
+        for key, subject in self._subjects.items():
+            subject.shift(-back)
+            self._mark(key)
+        for group in self._groups.values():
+            group.shift(-back)
+            self._dirty.add(f"route:{group.route.name}")
+        self._timers = [(subject.due, key) for key, subject in self._subjects.items() if subject.due is not None]
+        heapq.heapify(self._timers)
 
     def _is_live(self, timer: tuple[int, str]) -> bool:
         subject = self._subjects.get(timer[1])
@@ -323,7 +315,10 @@ class Notifier:
         names = {"account": subject.account, "group": subject.group, "venue": subject.venue}
         subject.timing = self._policy.timing_of(**names)
         subject.routes = tuple(route for route in self._policy.routes if route.matches(**names, about=subject.about))
-        subject.channels = {name: channel for name, channel in subject.channels.items() if any(r.name == name for r in subject.routes)}
+        for name in subject.channels.keys() - {route.name for route in subject.routes}:
+            del subject.channels[name]
+            if name in self._groups:
+                self._groups[name].waiting.pop(subject.key, None)
 
     def _mark(self, key: str) -> None:
         self._dirty.add(f"subject:{key}")
@@ -451,6 +446,9 @@ class Notifier:
     def _end_silence(self, silence_id: str, now: int) -> None:
         del self._silences[silence_id]
         self._dirty.add(f"silence:{silence_id}")
+        self._decide_all(now)
+
+    def _decide_all(self, now: int) -> None:
         for key in list(self._subjects):
             self._decide(key, now)
 
@@ -509,6 +507,7 @@ class Notifier:
             severity=Level(pending.severity),
             was=Level(pending.was),
             at_ms=pending.at,
+            since_ms=subject.since[pending.severity - 1] if pending.severity else None,
             present=Level(subject.severity),
             unknown=subject.unknown,
             facts=subject.facts,
@@ -601,6 +600,10 @@ class _Subject:
 
     def is_over(self) -> bool:
         return not self.severity and not any(channel.told for channel in self.channels.values())
+
+    def told(self) -> list[tuple[str, int]]:
+        channels = ((route.name, self.channels.get(route.name)) for route in self.routes)
+        return [(name, channel.told) for name, channel in channels if channel is not None and channel.told]
 
     def is_waiting(self) -> bool:
         return any(channel.pending is not None for channel in self.channels.values())
