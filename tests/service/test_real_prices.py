@@ -54,8 +54,8 @@ def tables() -> dict[str, Any]:
 
 def book(accounts: int) -> list[dict[str, Any]]:
     """Half of the accounts entered at the prices of June, half at those of November."""
-    june = sample_documents(accounts // 2, {"BTCUSDT": 30_000.0, "ETHUSDT": 1_790.0}, seed=2022, most_leverage=6)
-    november = list(sample_documents(accounts - accounts // 2, {"BTCUSDT": 21_000.0, "ETHUSDT": 1_600.0}, seed=2023, most_leverage=6))
+    june = sample_documents(accounts // 2, {"BTCUSDT": 30_000.0, "ETHUSDT": 1_790.0}, seed=2022, most_leverage=2)
+    november = list(sample_documents(accounts - accounts // 2, {"BTCUSDT": 21_000.0, "ETHUSDT": 1_600.0}, seed=2023, most_leverage=2))
     for document in november:
         document["account"]["id"] = document["account"]["id"].replace("acct", "november")
     return [*june, *november]
