@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from monitor.errors import RefusedError
+from monitor.margin.accounts import MODES, PORTFOLIO_MARGIN_VENUES, VENUES
 from monitor.margin.instruments import Instrument, Kind
 from monitor.margin.tables import Tables
+from monitor.margin.venues import RULE_SETS
 from monitor.service.schemas import schema_text
 from monitor.wire.documents import Document, Purpose, parse_document, read_bytes, read_document
 from tests.support.shared import SHARED, needs_shared
@@ -223,7 +225,7 @@ def test_the_least_document_has_the_defaults() -> None:
 
 
 def test_an_isolated_wallet_of_null_stays_unstated() -> None:
-    """Null says that the wallet is not known: the pool is unknown later, the document is not refused."""
+    """Null is as absent, but leverage need not be there: the wallet is then the tier's initial margin at entry, if it has one."""
     body = small()
     body["account"]["positions"] = [{"instrument": "KNOWN", "quantity": 1, "margin_mode": "isolated", "isolated_wallet": None}]
 
@@ -372,6 +374,14 @@ def test_a_mode_that_the_venue_does_not_have_is_refused(venue: str, mode: str) -
         read(body)
 
     assert error.value.path == "/account/mode" and error.value.account_id == "a"
+
+
+def test_the_reader_and_the_rules_agree_on_what_a_venue_has() -> None:
+    """Modes in the same order, and the venues with portfolio margin: the reader refuses what the rules could not judge."""
+    for venue in VENUES:
+        for rules in RULE_SETS[venue]:
+            assert MODES[venue] == rules.modes
+            assert ("portfolio" in rules.models) == (venue in PORTFOLIO_MARGIN_VENUES)
 
 
 def test_wallet_and_cash_may_stand_side_by_side_in_two_pools() -> None:
