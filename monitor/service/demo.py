@@ -1,7 +1,8 @@
 """The command `demo`: the whole thing on this machine, on a made-up market that crashes.
 
-A simulated venue serves the exchange's protocol over a real WebSocket; prices go through a real Redis; events come out on the console, on MQTT
-where a broker can be had, and in the metrics. Everything lives in a temporary folder and is gone at the end.
+A simulated venue serves the exchange's protocol over a real WebSocket; prices go through a real Redis; events come out on
+the console, on MQTT where a broker can be had, and in the metrics. Everything lives in a temporary folder and is gone at
+the end.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from monitor.wire.rows import Delivered, Delivery, Row
 __all__ = ["demo_command", "find_mosquitto"]
 
 STEP_S = 0.1
-SHOWN_PER_LEVEL = 12
+SHOWN_PER_LEVEL = 5
 
 
 class _Screen:

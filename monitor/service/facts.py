@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from monitor.margin.health import evaluate
 from monitor.margin.levels import Level, Thresholds
+from monitor.margin.liquidation import report
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import Prices
 from monitor.service.account_book import AccountBook
@@ -69,10 +69,10 @@ def facts_of(
     decided_at_ns: int,
 ) -> dict[str, Any]:
     """The facts of a pool at these prices, as plain values."""
-    health = evaluate(pool, prices, as_of, level, thresholds)
+    found = report(pool, prices, as_of, current=level, thresholds=thresholds)
     return level_facts(
         pool,
-        health,
+        found,
         prices,
         thresholds=thresholds,
         cause=cause,

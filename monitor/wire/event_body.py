@@ -12,8 +12,8 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import Any
 
-from monitor.margin.health import PoolHealth
 from monitor.margin.levels import Level, Thresholds
+from monitor.margin.liquidation import PoolReport
 from monitor.margin.numbers import EXACT, ZERO, plain
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import PriceKind, Prices
@@ -67,7 +67,7 @@ def prices_used(pool: MarginPool, prices: Prices) -> dict[str, dict[str, str]]:
 
 def level_facts(
     pool: MarginPool,
-    health: PoolHealth,
+    found: PoolReport,
     prices: Prices,
     *,
     thresholds: Thresholds,
@@ -75,14 +75,9 @@ def level_facts(
     document_hash: str,
     as_of: datetime,
     decided_at_ns: int,
-    liquidation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The numbers of an event about a pool.
-
-    Args:
-        health: Of the pool at `prices`, its positions with liquidation and bankruptcy prices filled in.
-        liquidation: `pool_liquidation` and `cure` as plain values, where they were worked out.
-    """
+    """The numbers of an event about a pool. `found`: what `monitor.margin.liquidation.report` says of it at `prices`."""
+    health = found.health
     requirement = health.requirement
     shortfall = None
     if health.equity is not None and requirement is not None:
@@ -114,7 +109,14 @@ def level_facts(
             }
             for position in health.positions
         ],
-        **(liquidation or {}),
+        "pool_liquidation": {"down": _places(found.move.down), "up": _places(found.move.up)},
+        "cure": {
+            "below": found.cure.below.word,
+            "deposit": _plain(found.cure.deposit),
+            "reduce": [
+                {"instrument": part.instrument, "side": part.side, "quantity": _plain(part.quantity)} for part in found.cure.reductions
+            ],
+        },
         "rules": {"name": pool.rules.name, "since": pool.rules.since},
         "inputs": {"document_hash": document_hash, "as_of": as_of.isoformat(), "prices": prices_used(pool, prices)},
         "decided_at_ns": decided_at_ns,
@@ -130,7 +132,11 @@ def _needed_equity(requirement: Decimal, level: Level | None, thresholds: Thresh
 
 def _distance(mark: Decimal | None, liquidation: Decimal | None) -> str | None:
     """(liquidation price - mark) / mark to 8 places: negative when the price has to fall."""
-    return None if not mark or liquidation is None else plain(((liquidation - mark) / mark).quantize(_PLACES))
+    return None if not mark or liquidation is None else _places((liquidation - mark) / mark)
+
+
+def _places(fraction: Decimal | None) -> str | None:
+    return None if fraction is None else plain(fraction.quantize(_PLACES))
 
 
 def _plain(number: Decimal | None) -> str | None:
