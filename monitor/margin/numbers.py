@@ -66,5 +66,7 @@ def plain(number: Decimal) -> str:
     number = PRINTED.plus(number)
     if not number:
         return "0"
-    text = format(number, "f")
+    text = str(number)
+    if "E" in text:
+        text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

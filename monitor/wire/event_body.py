@@ -59,9 +59,10 @@ def prices_used(pool: MarginPool, prices: Prices) -> dict[str, dict[str, str]]:
     }
     used: dict[str, dict[str, str]] = {}
     for kind, (table, names) in wanted.items():
-        found = {name: plain(table[name]) for name in sorted(names) if name in table}
-        if found:
-            used[kind] = found
+        if table:
+            found = {name: plain(table[name]) for name in sorted(names) if name in table}
+            if found:
+                used[kind] = found
     return used
 
 
