@@ -51,6 +51,8 @@ BACK_S = 60
 
 SWEEP_S = 0.25
 UPDATES_POLL_S = 0.01
+PASS_S = 1.0
+PASS_SLICE = 500
 
 
 class Loading(Protocol):
@@ -125,6 +127,8 @@ class EvaluatorStage:
         self._inbox: asyncio.Queue[TickMessage | TickGap | Update] = asyncio.Queue(maxsize=64)
         self._unknown_due: dict[tuple[str, str], float] = {}
         self._guards: dict[int, UpdateGuard] = {}
+        self._turn = asyncio.Lock()  # one thing is decided at a time, its observations queued before the next
+        self.changed: set[str] = set()  # accounts with a change of verdict since somebody looked
         self._wanted: set[tuple[str, PriceKind, str]] = set()  # grows: what is not held any more is still read until the next start
         self._wanted_told = 0
         self._waiting: dict[int, list[tuple[int, int]]] = {number: [] for number in committers}
@@ -175,6 +179,7 @@ class EvaluatorStage:
             group.create_task(self._read_updates(), name="updates")
             group.create_task(self._decide(), name="decide")
             group.create_task(self._sweep(), name="sweep")
+            group.create_task(self._go_round(), name="pass")
             for number in self.committers:
                 group.create_task(self._measure(number), name=f"latency:{number}")
 
@@ -328,9 +333,11 @@ class EvaluatorStage:
         while True:
             item = await self._inbox.get()
             try:
-                await self._take(item)
-            except QueueDropped:
-                await self._return_to_committed()
+                async with self._turn:
+                    await self._take(item)
+            except QueueDropped as dropped:
+                # Nothing is lost, since no cursor has moved: everything is loaded again from the ledger.
+                raise RestartNeeded from dropped
 
     async def _take(self, item: TickMessage | TickGap | Update) -> None:
         if isinstance(item, TickMessage):
@@ -507,6 +514,7 @@ class EvaluatorStage:
         self, account: str, pool: str, level: Level, unknown: str | None, place: TickPosition, cause: dict[str, Any]
     ) -> Observation:
         kind = "level" if unknown is None else "unknown"
+        self.changed.add(account)
         self.statistics.events[level.word, kind] = self.statistics.events.get((level.word, kind), 0) + 1
         now_ns = self._wall_ns()
         facts = self._facts.of(
@@ -528,21 +536,35 @@ class EvaluatorStage:
     async def _sweep(self) -> None:
         """Tells what has been unknown for too long, and what the feeds should read."""
         while True:
-            now = self._clock()
-            place = self._now_place()
-            for (account, pool), due in list(self._unknown_due.items()):
-                if now < due:
-                    continue
-                del self._unknown_due[account, pool]
-                if account not in self.book or pool not in (verdicts := self.engine.verdicts(account)):
-                    continue
-                level, reason = verdicts[pool]
-                if reason is not None:
-                    cause = {"kind": "never_seen", "waited_s": self._unknown_after_s}
-                    change = self._observation(account, pool, level, reason, place, cause)
-                    await self._put(partition_of(account, self._partitions), [change])
+            async with self._turn:
+                await self._tell_unknown()
             await self._tell_wanted()
             await self._doze(SWEEP_S)
+
+    async def _tell_unknown(self) -> None:
+        now = self._clock()
+        place = self._now_place()
+        for (account, pool), due in list(self._unknown_due.items()):
+            if now < due:
+                continue
+            del self._unknown_due[account, pool]
+            if account not in self.book or pool not in (verdicts := self.engine.verdicts(account)):
+                continue
+            level, reason = verdicts[pool]
+            if reason is not None:
+                cause = {"kind": "never_seen", "waited_s": self._unknown_after_s}
+                change = self._observation(account, pool, level, reason, place, cause)
+                await self._put(partition_of(account, self._partitions), [change])
+
+    async def _go_round(self) -> None:
+        """The engine's background pass: slices between messages, the whole book in about a second."""
+        while True:
+            started = self._clock()
+            async with self._turn:
+                found = self.engine.pass_slice(PASS_SLICE)
+                await self._observe(found, self._now_place(), {"kind": "pass"})
+            slices = max(1, self.engine.statistics().pools // PASS_SLICE)
+            await self._doze(max(PASS_S / slices - (self._clock() - started), 0.0))
 
     async def _tell_wanted(self) -> None:
         """Keeps `wanted:<venue>` in step with the accounts."""
@@ -582,10 +604,6 @@ class EvaluatorStage:
                 del waiting[:passed]
         finally:
             committer.unlisten(proven)
-
-    async def _return_to_committed(self) -> None:
-        """The queue was dropped while the ledger was away: nothing is lost, since no cursor has moved. Starts again from the ledger."""
-        raise RestartNeeded
 
     def _want(self, pools: Iterable[MarginPool]) -> None:
         for pool in pools:

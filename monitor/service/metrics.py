@@ -74,7 +74,9 @@ CATALOGUE: dict[str, Described] = {
     "evaluate_seconds": Described("histogram", "Time to evaluate one price message, all accounts."),
     "event_latency_seconds": Described("histogram", "From a tick's receipt to its event in Redis."),
     "events_total": Described("counter", "Rows written to the event stream.", ("level", "kind")),
-    "engine_rows": Described("gauge", "Rows of the engine.", ("temperature",)),
+    "engine_pools": Described(
+        "gauge", "Pools by temperature: hot ones are updated at every tick, cold ones skipped in their band.", ("temperature",)
+    ),
     "engine_exact_decisions_total": Described("counter", "Decisions too close for floating point, settled exactly."),
     "engine_exact_pools": Described("gauge", "Pools that only the exact path can evaluate."),
     "engine_band_misses_total": Described("counter", "Level changes that the background pass found and a tick had missed: must stay 0."),

@@ -119,6 +119,9 @@ class DaemonReadings:
             yield Sample("events_total", count, (level_word, kind))
         yield Sample("engine_exact_decisions_total", counted.exact_evaluations)
         yield Sample("engine_exact_pools", counted.exact_pools)
+        yield Sample("engine_band_misses_total", counted.band_misses)
+        yield Sample("engine_pools", counted.hot_pools, ("hot",))
+        yield Sample("engine_pools", counted.pools - counted.hot_pools, ("cold",))
         yield Sample("updates_applied_total", statistics.applied)
         for reason, count in statistics.dropped.items():
             yield Sample("updates_dropped_total", count, (reason,))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from monitor import __version__
 from monitor.errors import ConfigError, Fenced, LedgerUnavailable
+from monitor.ledger.cache import HealthWriter
 from monitor.ledger.committer import Committer
 from monitor.ledger.connection import Endpoint, Link, raise_faults
 from monitor.ledger.head import Head
@@ -34,6 +35,7 @@ from monitor.service.metrics import Exposition, Sample
 from monitor.service.notify import notify_systemd
 from monitor.service.readings import DaemonReadings
 from monitor.service.settings import Settings
+from monitor.service.snapshots import Snapshots
 from monitor.service.tables import VenueTables
 from monitor.sinks.base import Sink
 from monitor.sinks.console import ConsoleSink
@@ -329,8 +331,11 @@ class Daemon:
 
     async def _run_evaluator(self, evaluator: EvaluatorStage) -> None:
         """Returns when the queue was dropped and everything has to be loaded again."""
+        snapshots = Snapshots(evaluator, HealthWriter(self.places.cache_link()), self.settings.evaluator.snapshot_interval_s)
         try:
-            await evaluator.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(evaluator.run(), name="evaluator run")
+                group.create_task(snapshots.run(), name="snapshots")
         except* RestartNeeded:
             pass
 
