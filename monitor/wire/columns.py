@@ -105,7 +105,7 @@ class Columns:
             if not self.admits(name, decoded):
                 continue
             time = times if type(times) is int else times[index]  # type: ignore[index]
-            if time != 0 and not is_time(time, decoded.received_at_ns):
+            if type(time) is not int or (time != 0 and not is_time(time, decoded.received_at_ns)):
                 decoded.reject(Fault.BAD_TIME)
                 continue
             last[name] = number

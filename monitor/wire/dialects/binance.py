@@ -47,7 +47,7 @@ class BinancePeer:
         method, params = body.get("method"), body.get("params", [])
         if method == "LIST_SUBSCRIPTIONS":
             return Heard([orjson.dumps({"result": list(self.topics), "id": request})])
-        if method not in {"SUBSCRIBE", "UNSUBSCRIBE"}:
+        if method not in ("SUBSCRIBE", "UNSUBSCRIBE"):
             return _error(2, f"Invalid request: unknown variant `{method}`", request)
         if type(params) is not list or not params or not all(type(name) is str and _STREAM.fullmatch(name) for name in params):
             return _error(2, "Invalid request: invalid stream", request)

@@ -51,7 +51,7 @@ class KrakenFuturesPeer:
         for topic in self.topics:
             feed, _, name = topic.partition(":")
             if feed == "ticker" and name in marks:
-                base = name.split("_")[1].removesuffix("USD")
+                base = name[3:].partition("_")[0].removesuffix("USD")
                 row = {"time": quotes.time_ms, "product_id": name, "feed": "ticker", "pair": f"{base}:USD", "suspended": False}
                 row |= {"markPrice": float(marks[name]), "index": float(indices.get(base, marks[name]))}
                 if name in rates:

@@ -68,7 +68,7 @@ class BitmexCodec:
             rows = body.get("data")
             if type(rows) is not list or not all(type(row) is dict for row in rows):
                 raise CodecError(VENUE, Fault.WRONG_SHAPE, frame, "data is no array of rows")
-            if body.get("action") in {"partial", "insert", "update"}:
+            if body.get("action") in ("partial", "insert", "update"):
                 self._rows(rows, decoded)
             elif body.get("action") != "delete":
                 raise CodecError(VENUE, Fault.UNKNOWN_MESSAGE, frame, "action")

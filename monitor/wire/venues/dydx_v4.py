@@ -65,12 +65,12 @@ class DydxCodec:
             decoded.controls.append(Confirmed(topics=(str(body.get("channel")),)))
             if body.get("channel") == MARKETS:
                 self._contents(contents, decoded, frame)
-        elif kind in {"channel_data", "channel_batch_data"} and body.get("channel") == MARKETS:
+        elif kind in ("channel_data", "channel_batch_data") and body.get("channel") == MARKETS:
             for part in contents if type(contents) is list else [contents]:
                 self._contents(part, decoded, frame)
         elif kind == "error":
             decoded.controls.append(Denied(topics=(MARKETS,), text=str(body.get("message"))[:200]))
-        elif kind in {"connected", "unsubscribed", "pong"}:
+        elif kind in ("connected", "unsubscribed", "pong"):
             decoded.controls.append(Notice(str(kind)))
         else:
             raise CodecError(VENUE, Fault.UNKNOWN_MESSAGE, frame, f"type {str(kind)[:40]!r}")

@@ -25,7 +25,7 @@ __all__ = ["VENUE", "OkxCodec", "codec", "family_of", "topics"]
 
 VENUE = "okx"
 _OPTION = re.compile(r"([A-Z0-9]+-[A-Z0-9_]+)-\d{6}-[0-9.]+-[CP]", re.ASCII)
-_CLOSING = frozenset({"64008"})
+_CLOSING = ("64008",)
 _NAMED = re.compile(r"channel:\s*([a-z-]+),\s*(?:instId|instFamily):\s*([A-Za-z0-9_.-]+)")
 
 
