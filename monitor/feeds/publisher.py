@@ -1,8 +1,9 @@
 """Between the sockets and Redis: a buffer that never queues. What is not written in time is overtaken by newer prices, or holds the socket.
 
 `conflate` (live): the latest number of each name wins. While the writer is busy, batches wait as they came; when it is free they go out
-merged, one batch a venue and kind. What waits is bounded by the number of names. `wait` (replay): every batch is written by itself, in
-order, and the socket is held back meanwhile: nothing is lost and nothing is merged.
+merged, one batch a venue and kind. What waits is bounded by the number of names. While Redis is *away* batches are kept as they came, up to
+`MOST_BACKLOG` numbers, and written in order when it is back, so that no excursion of a price in the meantime is lost. `wait` (replay): every
+batch is written by itself, in order, and the socket is held back meanwhile: nothing is lost and nothing is merged.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from monitor.feeds.clock import SYSTEM_CLOCK, Clock
 from monitor.margin.prices import PriceKind
 from monitor.wire.prices import PriceBatch
 
-__all__ = ["MOST_PENDING", "OnSlow", "Publisher", "PublisherStatistics", "WriteBatches", "merge"]
+__all__ = ["MOST_BACKLOG", "MOST_PENDING", "OnSlow", "Publisher", "PublisherStatistics", "WriteBatches", "merge"]
 
 log = structlog.get_logger()
 
@@ -30,6 +31,12 @@ WriteBatches = Callable[[Sequence[PriceBatch]], Awaitable[object]]
 
 MOST_PENDING = 256
 """Batches that wait unmerged; then they are merged in place."""
+
+MOST_BACKLOG = 400_000
+"""Numbers kept unmerged while Redis is away: about 40 MB, 16 minutes of 400 names a second. Beyond it they are merged."""
+
+CHUNK = 64
+"""Batches of a backlog that are written at once."""
 
 RETRY_S = 0.25
 RETRY_AT_MOST_S = 2.0
@@ -60,6 +67,8 @@ class Publisher:
         self.on_slow = on_slow
         self._write, self._clock = write, clock
         self._pending: list[PriceBatch] = []
+        self._away = False  # Redis did not take the last write: what comes is a backlog
+        self._backlog = 0  # numbers in it
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -72,8 +81,11 @@ class Publisher:
         pending = self._pending
         pending.extend(batches)
         self.statistics.pending_high = max(self.statistics.pending_high, len(pending))
-        if len(pending) > MOST_PENDING:
+        if self._away:
+            self._backlog += sum(len(batch.names) for batch in batches)
+        if self._backlog > MOST_BACKLOG if self._away else len(pending) > MOST_PENDING:
             self._pending = self._merge(pending)
+            self._backlog = sum(len(batch.names) for batch in self._pending)
         self._idle.clear()
         self._arrived.set()
         return None
@@ -90,10 +102,13 @@ class Publisher:
             await self._arrived.wait()
             self._arrived.clear()
             batches, self._pending = self._pending, []
-            if len(batches) > 1:
-                batches = self._merge(batches)
-            if batches:  # none: a write that had to be repeated took them along
-                await self._write_until_taken(batches)
+            if batches:
+                await self._write_until_taken(self._merge(batches) if len(batches) > 1 else batches)
+            while self._away:  # what came while Redis was away, as it came
+                batches, self._pending, self._backlog = self._pending, [], 0
+                for start in range(0, len(batches), CHUNK):
+                    await self._write_until_taken(batches[start : start + CHUNK])
+                self._away = bool(batches)
             if not self._pending:
                 self._idle.set()
 
@@ -113,7 +128,7 @@ class Publisher:
         return merged
 
     async def _write_until_taken(self, batches: list[PriceBatch]) -> None:
-        """Repeats a write that Redis did not take. While it is away, newer prices overtake these (conflate)."""
+        """Repeats a write that Redis did not take, until it does."""
         delay_s = RETRY_S
         while True:
             try:
@@ -122,10 +137,9 @@ class Publisher:
                 self.statistics.failures += 1
                 if delay_s == RETRY_S:
                     log.warning("prices_not_written", error=str(error))
+                self._away = self.on_slow == "conflate"
                 await self._clock.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_AT_MOST_S)
-                if self.on_slow == "conflate" and self._pending:
-                    batches, self._pending = self._merge([*batches, *self._pending]), []
                 continue
             break
         self.statistics.written_batches += len(batches)
