@@ -38,12 +38,19 @@ class Server:
     without: str
     self_contained: bool = False
     """True for a Go program: its package is unpacked without the (web page) packages it names as dependencies."""
+    with_it: tuple[str, ...] = ()
+    """Commands of the same package that tests and operators use beside it."""
 
 
 SERVERS = (
     Server(command="redis-server", package="redis-server", without="nothing runs without it"),
     Server(command="redis-cli", package="redis-tools", without="`make docs-check` cannot run the operators' commands"),
-    Server(command="mosquitto", package="mosquitto", without="MQTT is off in the demo, and the tests of MQTT are left out"),
+    Server(
+        command="mosquitto",
+        package="mosquitto",
+        with_it=("mosquitto_passwd",),
+        without="MQTT is off in the demo, and the tests of MQTT are left out",
+    ),
     Server(command="promtool", package="prometheus", without="the tests that check the alert rules are left out", self_contained=True),
     Server(command="prometheus", package="prometheus", without="the tests that query dashboards are left out", self_contained=True),
     Server(command="amtool", package="prometheus-alertmanager", without="the test of the alert routes is left out", self_contained=True),
@@ -79,10 +86,11 @@ def _obtain(server: Server) -> str | None:
         debian.unpack(server.package, dependencies=not server.self_contained)
     except debian.UnobtainableError as error:
         return str(error)
-    program = next(_unpacked_programs(server.command), None)
-    if program is None:
-        return f"the package {server.package} has no {server.command}"
-    _write_starter(server.command, program)
+    for command in (server.command, *server.with_it):
+        program = next(_unpacked_programs(command), None)
+        if program is None:
+            return f"the package {server.package} has no {command}"
+        _write_starter(command, program)
     return None
 
 

@@ -157,7 +157,9 @@ async def test_redis_lets_in_whom_prepare_named(tmp_path: Path) -> None:
 
 def _client(port: int, password: str | None) -> redis_client.Redis:
     user = "margin-monitor" if password else None
-    return redis_client.Redis(port=port, username=user, password=password, socket_timeout=None, retry=Retry(NoBackoff(), 0))
+    return redis_client.Redis(
+        host="127.0.0.1", port=port, username=user, password=password, socket_timeout=None, retry=Retry(NoBackoff(), 0)
+    )
 
 
 async def _answers(client: redis_client.Redis) -> bool:
@@ -185,7 +187,7 @@ async def test_mosquitto_lets_in_whom_prepare_named(tmp_path: Path) -> None:
         trusted = ssl.create_default_context(cafile=str(secrets / "margin-monitor" / "ca.pem"))
 
         def client(user: str, password: str) -> aiomqtt.Client:
-            return aiomqtt.Client("localhost", port, username=user, password=password, tls_context=trusted, timeout=5)
+            return aiomqtt.Client("127.0.0.1", port, username=user, password=password, tls_context=trusted, timeout=5)
 
         operator = client("operator", (secrets / "people" / "mqtt-operator").read_text())
         async with asyncio.timeout(20):
