@@ -49,16 +49,24 @@ class AccountBook:
         """Whether the account is held."""
         return account_id in self._bytes
 
-    def put(self, data: bytes, now: datetime) -> Held:
-        """Takes a document of the stream or the ledger in place of the one before. Raises RefusedError when it is not one."""
-        held = self._parse(data, now)
-        account_id = held.document.account_id
+    def parse(self, data: bytes, now: datetime, *, stored: bool = False) -> Held:
+        """Reads a document, without keeping it. Raises RefusedError when it is not one, or names a rule set that is not there.
+
+        `stored`: it comes from the ledger, where it was valid once: an instrument may have expired since.
+        """
+        document = read_document(parse_document(data), purpose="stream", known=self.known, now=None if stored else now)
+        if document.account is None:
+            return Held(document, {})
+        tables = document.tables.over(self.known(document.account.venue))
+        return Held(document, {pool.name: pool for pool in cut(document.account, tables, now)})
+
+    def keep(self, data: bytes, held: Held) -> None:
+        """Takes a parsed document in place of the account's earlier one."""
         account = held.document.account
         assert account is not None
-        self._bytes[account_id] = data
-        self._venue_and_group[account_id] = (sys.intern(account.venue), sys.intern(account.group or ""))
-        self._remember(account_id, held)
-        return held
+        self._bytes[account.id] = data
+        self._venue_and_group[account.id] = (sys.intern(account.venue), sys.intern(account.group or ""))
+        self._remember(account.id, held)
 
     def venue_and_group(self, account_id: str) -> tuple[str, str]:
         """Venue and group ("" for none) of an account, without parsing it. Raises KeyError."""
@@ -78,17 +86,11 @@ class AccountBook:
         """The parsed account. Raises KeyError when it is not held."""
         held = self._parsed.get(account_id)
         if held is None:
-            held = self._parse(self._bytes[account_id], now)
+            held = self.parse(self._bytes[account_id], now, stored=True)
             self._remember(account_id, held)
         else:
             self._parsed.move_to_end(account_id)
         return held
-
-    def _parse(self, data: bytes, now: datetime) -> Held:
-        document = read_document(parse_document(data), purpose="stream", known=self.known)
-        assert document.account is not None
-        tables = document.tables.over(self.known(document.account.venue))
-        return Held(document, {pool.name: pool for pool in cut(document.account, tables, now)})
 
     def _remember(self, account_id: str, held: Held) -> None:
         self._parsed[account_id] = held

@@ -191,6 +191,20 @@ def accounts_remove(accounts: list[str], config: Config = None, ledger_url: Ledg
     raise typer.Exit(remove_command(_settings(config, ledger_url=ledger_url), accounts, wait_s=wait))
 
 
+@tables_app.command("convert")
+def tables_convert(
+    venue: str,
+    files: Annotated[list[Path], typer.Argument(help="Answers of the venue's public metadata requests, as saved.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table file to write.")],
+    taker_fee: Annotated[str | None, typer.Option("--taker-fee", help="Base taker fee rate, where the answers do not say it.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Name what was left out.")] = False,
+) -> None:
+    """Turn a venue's public metadata answers into a table file."""
+    from monitor.service.convert import convert_command
+
+    raise typer.Exit(convert_command(venue, files, out, taker_fee=taker_fee, verbose=verbose))
+
+
 def main() -> None:
     """Runs a command; turns the errors of this house into one line and an exit code."""
     try:

@@ -36,7 +36,6 @@ from monitor.service.account_book import AccountBook
 from monitor.service.facts import Facts
 from monitor.service.logs import log
 from monitor.service.price_store import PriceStore
-from monitor.wire.documents import account_id_of, parse_document, read_document
 from monitor.wire.event_body import document_cause, tick_cause
 from monitor.wire.events import TickPosition
 from monitor.wire.prices import PriceBatch, decode_batch
@@ -246,12 +245,13 @@ class EvaluatorStage:
             return
         cause = {"kind": "start"}
         try:
-            held = self.book.put(data, self._now())
+            held = self.book.parse(data, self._now(), stored=True)
         except RefusedError as error:
             # Valid when it was stored: the tables or the rules have changed. Its neighbours go on.
             log.error("account_unreadable", account=account, error=str(error))
             await self._put(number, [Hold(account, str(error))])
             return
+        self.book.keep(data, held)
         self._want(held.pools.values())
         levels = {name: committer.verdict(account, name)[0] for name in held.pools}
         if hold is None:
@@ -413,14 +413,13 @@ class EvaluatorStage:
         try:
             if update.data is None:
                 raise RefusedError("", "(nothing)", "a field u with a document")
-            body = parse_document(update.data)
-            account = account_id_of(body)
-            document = read_document(body, purpose="stream", known=self.book.known)
+            held = self.book.parse(update.data, self._now())
+            document = held.document
             account = document.account_id
             if partition_of(account, self._partitions) != number:
                 raise RefusedError("/account/id", account, "an account of this partition")
         except RefusedError as error:
-            await self._poison(update, str(error), account)
+            await self._poison(update, str(error), account or error.account_id)
             return
         assert document.sequence is not None
         data = update.data if document.account is not None else None
@@ -451,7 +450,7 @@ class EvaluatorStage:
             ]
             await self._put(number, [*changes, UpdatesRead(update.id)])
             return
-        held = self.book.put(data, self._now())
+        self.book.keep(data, held)
         self._want(held.pools.values())
         await self._put(number, changes)
         await self._observe(self.engine.put(account, list(held.pools.values())), place, cause)
