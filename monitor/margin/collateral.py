@@ -12,8 +12,17 @@ from monitor.margin.prices import Prices
 from monitor.margin.schedules import Pieces, Tier, WeightTable
 from monitor.margin.venues import VenueRules
 
-__all__ = ["Borrowing", "Side", "borrowing", "debt_of", "effective_weight", "holding_weight", "initial_holding_weight", "scaled",
-"worth_pieces"]
+__all__ = [
+    "Borrowing",
+    "Side",
+    "borrowing",
+    "debt_of",
+    "effective_weight",
+    "holding_weight",
+    "initial_holding_weight",
+    "scaled",
+    "worth_pieces",
+]
 
 ONE = Decimal(1)
 PREMIUM = Decimal("1.1")

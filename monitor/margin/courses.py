@@ -22,7 +22,7 @@ Poly = tuple[Decimal, Decimal, Decimal]
 """Coefficients (c0, c1, c2) of c0 + c1*t + c2*t^2."""
 
 NOISE = Decimal("1e-45")
-"""What rounding can move an input by, relative to its size."""
+"""What rounding can move an input by, relative to its parts."""
 
 TOLERANCE = Decimal("1e-30")
 
@@ -111,12 +111,12 @@ class Node:
     def follow(self, t: Decimal, direction: int) -> None:
         """Gathers the input anew after a child changed its piece; where the child jumped, the piece is found anew too."""
         self.gather()
-        x = self.x0 + self.x1 * t
+        moved = self.x1 * t
+        x = self.x0 + moved
+        noise = NOISE * (abs(self.x0) + abs(moved))
         above = self.levels[self.index] if self.index < len(self.levels) else None
         below = self.levels[self.index - 1] if self.index else None
-        if (above is not None and x - above > NOISE * (abs(x) + abs(above))) or (
-            below is not None and below - x > NOISE * (abs(x) + abs(below))
-        ):
+        if (above is not None and x - above > noise) or (below is not None and below - x > noise):
             self.place(t, direction)
 
     def leave(self, direction: int) -> None:
@@ -212,10 +212,10 @@ def crossing(course: Course, t: Decimal, direction: int, limit: Decimal | None) 
                 poly = _step(nodes[place], t, direction, poly, leaves=leaves == end)
                 ends[place] = nodes[place].end(t, direction)
         now = value_at(poly, t)
-        if now:
+        if abs(now) > NOISE * (abs(poly[0]) + abs(poly[1] * t) + abs(poly[2] * t * t)):
             if (now > 0) != safe:
                 return t
-        else:
+        else:  # a root where pieces meet: the next one says whether it is a change of sign
             onward = (poly[1] + 2 * poly[2] * t) * direction
             if onward and (onward > 0) != safe:
                 return t

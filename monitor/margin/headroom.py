@@ -101,10 +101,8 @@ class Headroom:
             raise NotPolynomial
 
     def move(self, motion: Motion, *, margins_move: bool = True) -> None:
-        """Lets a leg change. `margins_move`: its maintenance changes with it (else it stands still)."""
-        part = None
-        if margins_move and self.rho and not self.pool.portfolio:
-            part = self._margin(motion)
+        """Lets a leg change. `margins_move`: its maintenance changes with it; fees of closing at mark always do."""
+        part = self._margin(motion, margins_move=margins_move) if self.rho and not self.pool.portfolio else None
         if self.rules.margin_in_profit:
             self._move_health(motion, part)
             return
@@ -135,34 +133,32 @@ class Headroom:
 
     # Requirements
 
-    def _margin(self, motion: Motion) -> tuple[Node | None, Decimal, Decimal]:
+    def _margin(self, motion: Motion, *, margins_move: bool) -> tuple[Node | None, Decimal, Decimal]:
         """Maintenance and exit fee of a leg along t: (node or None, part at t = 0, slope of that part), settle asset."""
         state = self.filled.get(motion.state.leg.name, motion.state)
         leg = state.leg
+        assert state.maintenance is not None and motion.state.value is not None
         if leg.option:
             return self._option_margin(motion)
-        assert state.maintenance is not None and motion.state.value is not None
+        sign = 1 if motion.state.value >= 0 else -1
+        ratio = sign * abs(leg.units / motion.state.leg.units)
+        b0, b1 = motion.v0 * ratio, motion.v1 * ratio
+        exit_rate = leg.taker_fee if self.rules.closing_fee == "mark" and leg.taker_fee else ZERO
+        e0, e1 = b0 * exit_rate, b1 * exit_rate
+        if not margins_move:
+            return None, state.maintenance * motion.k0 + e0, state.maintenance * motion.k1 + e1
         if leg.instrument.tiers is None:
             raise NotPolynomial
-        if self.rules.value_basis == "mark":
-            ratio = abs(leg.units / motion.state.leg.units)
-            sign = 1 if motion.state.value >= 0 else -1
-            b0, b1 = motion.v0 * sign * ratio, motion.v1 * sign * ratio
-            basis = abs(motion.state.value) * ratio
-        else:
+        basis = abs(motion.state.value * ratio)
+        if self.rules.value_basis == "entry":
             assert leg.cost is not None
             basis = abs(leg.cost)
             b0, b1 = basis * motion.k0, basis * motion.k1
         levels, pieces = self._schedule(state, motion, basis)
-        node = Node(levels, pieces, b0, b1)
         rest = state.fee or ZERO
         if motion.k1:
             rest = state.maintenance - _value(levels, pieces, basis)
-        f0, f1 = rest * motion.k0, rest * motion.k1
-        if self.rules.closing_fee == "mark" and leg.taker_fee:
-            f0 += b0 * leg.taker_fee
-            f1 += b1 * leg.taker_fee
-        return node, f0, f1
+        return Node(levels, pieces, b0, b1), rest * motion.k0 + e0, rest * motion.k1 + e1
 
     def _schedule(self, state: Priced, motion: Motion, basis: Decimal) -> tuple[tuple[Decimal, ...], Pieces]:
         """Maintenance as a function of the value it is taken on."""

@@ -92,7 +92,7 @@ class PoolHealth:
         """maintenance_margin + fees."""
         if self.maintenance_margin is None or self.fees is None:
             return None
-        return self.maintenance_margin + self.fees
+        return EXACT.add(self.maintenance_margin, self.fees)
 
 
 @dataclass(slots=True)

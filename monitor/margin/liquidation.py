@@ -202,11 +202,14 @@ class _Solver:
         headroom = self.equity - (self.standing if liquidation else self.held_fee)
         if not headroom:
             return (False, True)
+        exits = leg.taker_fee if self.rules.closing_fee == "mark" and leg.taker_fee else ZERO
+        if liquidation and exits >= 1:
+            return (False, True)
         if liquidation and self.margins_move:
             tiers = leg.instrument.tiers
             if tiers is None or leg.instrument.size_factor or not tiers.continuous or tiers.steepest is None:
                 return (False, True)
-            if tiers.steepest + (leg.taker_fee or ZERO) >= 1:
+            if tiers.steepest + exits >= 1:
                 return (False, True)
         return (leg.long != (headroom > 0),)
 
@@ -344,11 +347,11 @@ class _Solver:
         # The venue's rounding, up to two units of 1e-6 of a position, is not in the course: it is asked for on top.
         cushion = Decimal("0.000004") if self.rules.value is not None or self.rules.margins is not None else ZERO
         try:
-            if self.pool.portfolio:
+            if self.pool.portfolio or (self.rules.worst_case_orders and self.pool.orders):
                 raise NotPolynomial
             headroom = Headroom(self.pool, self.worked, theta, ONE, constant=-cushion)
             headroom.move(Motion(state, ZERO, state.value, ZERO, ONE))
-            return crossing(headroom.course(), ONE, -1, -ONE) if self._closing_helps(state, theta) else None
+            return crossing(headroom.course(), ONE, -1, ZERO) if self._closing_helps(state, theta) else None
         except NotPolynomial:
             return crossing_numeric(lambda part: self._resized(state, part, theta), ONE, [Decimal(n) / 20 for n in range(19, -1, -1)])
 
