@@ -242,7 +242,7 @@ class _Reader:
         table = self.mapping(value, keys)
         for key in table:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 expected = f"a known key, perhaps {near[0]!r}" if near else f"one of {', '.join(sorted(known))}"
                 raise self.wrong((*keys, key), table[key], expected)
         return table
@@ -290,12 +290,12 @@ class _Reader:
         for index, severity in enumerate(SEVERITIES):
             if timing.floor[index] < MINUTE:
                 raise self.wrong((*keys, severity.word, "floor"), f"{timing.floor[index] // 1000}s", 'at least "1m"')
-            if timing.repeat[index] != NEVER and timing.repeat[index] < timing.floor[index]:
-                expected = f"at least the floor ({timing.floor[index] // 1000}s) or never"
-                raise self.wrong((*keys, severity.word, "repeat_interval"), f"{timing.repeat[index] // 1000}s", expected)
             if index and timing.floor[index] > timing.floor[index - 1]:
                 expected = f"at most the floor of {SEVERITIES[index - 1].word} ({timing.floor[index - 1] // 1000}s)"
                 raise self.wrong((*keys, severity.word, "floor"), f"{timing.floor[index] // 1000}s", expected)
+            if timing.repeat[index] != NEVER and timing.repeat[index] < timing.floor[index]:
+                expected = f"at least the floor ({timing.floor[index] // 1000}s) or never"
+                raise self.wrong((*keys, severity.word, "repeat_interval"), f"{timing.repeat[index] // 1000}s", expected)
             if index and timing.hold[index] > timing.hold[index - 1]:
                 expected = f"at most that of {SEVERITIES[index - 1].word} ({timing.hold[index - 1] // 1000}s): worse is told sooner"
                 raise self.wrong((*keys, severity.word, "for"), f"{timing.hold[index] // 1000}s", expected)
