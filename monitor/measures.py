@@ -26,13 +26,18 @@ class Durations:
         self.total = 0.0
         self.maximum = 0.0
 
+    def clear(self) -> None:
+        """Forgets everything observed."""
+        self.counts = [0] * _BUCKETS
+        self.count = 0
+        self.total = self.maximum = 0.0
+
     def observe(self, seconds: float) -> None:
         """Counts one duration; a negative one (clocks of two machines) counts as 0."""
         if seconds > _LOWEST:
             index = min(int(math.log(seconds / _LOWEST) / _GROWTH) + 1, _BUCKETS - 1)
             self.total += seconds
-            if seconds > self.maximum:
-                self.maximum = seconds
+            self.maximum = max(self.maximum, seconds)
         else:
             index = 0
         self.counts[index] += 1

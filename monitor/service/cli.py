@@ -191,6 +191,21 @@ def accounts_remove(accounts: list[str], config: Config = None, ledger_url: Ledg
     raise typer.Exit(remove_command(_settings(config, ledger_url=ledger_url), accounts, wait_s=wait))
 
 
+@bench_app.command("pipeline")
+def bench_pipeline(
+    accounts: Annotated[int, typer.Option("--accounts")] = 10_000,
+    symbols: Annotated[int, typer.Option("--symbols")] = 400,
+    rate: Annotated[float, typer.Option("--rate", help="Messages a second, each with every symbol.")] = 1.0,
+    step_bp: Annotated[float, typer.Option("--step-bp", help="Standard deviation of a price per message, basis points.")] = 1.5,
+    seconds: Annotated[float, typer.Option("--seconds")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Frame received to event in Redis, through the whole daemon."""
+    from monitor.service.bench_pipeline import pipeline_command
+
+    raise typer.Exit(pipeline_command(accounts=accounts, symbols=symbols, rate=rate, step_bp=step_bp, seconds=seconds, as_json=as_json))
+
+
 @tables_app.command("convert")
 def tables_convert(
     venue: str,
