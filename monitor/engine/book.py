@@ -1,10 +1,12 @@
 """The columns: how pools, legs, price inputs, cold and hot rows lie in memory, and how they grow.
 
 Every array is made of records, so that one random access brings one cache line. Kernels never allocate: room is made here, between messages.
-A row is the place of one pool in one price column: every pool has a *cold* row in each of its columns, with the band (lo, hi) that the price
+A row is the place of one pool in one price column: every pool has a *cold* row in each of its columns, with the band lo < y < hi that the price
 must leave before the pool is looked at; a *hot* pool has open cold bands and a hot row in each column instead, whose sums follow every tick.
 
     column -> blocks of 64 rows -> rows     each level keeps the highest lo and the lowest hi below it: a calm tick compares once
+
+A band is kept as (lo, -hi), so that "left" is one comparison, (y, -y) <= band, and a summary is one maximum; whole blocks are compared at once.
 
 Numbers of pools, legs and slots stay while their owner lives. Rows are addressed by (column, offset); the last row of a column moves into a hole.
 """
@@ -143,8 +145,8 @@ COLUMN = np.dtype(
         ("cold_room", "i4"),
         ("hots", "i4"),
         ("hot_room", "i4"),
-        ("lo", "f4"),  # highest lo and lowest hi of its cold rows, or stricter
-        ("hi", "f4"),
+        ("lo", "f4"),  # highest lo and -hi of its cold rows, or stricter
+        ("minus_hi", "f4"),
         ("inverse", "i1"),  # 1: y is 1/price; -1: not settled yet
         ("positive", "i1"),  # a price: > 0, else it is missing
         ("short", "i1"),  # a promotion found no room here
@@ -231,7 +233,7 @@ class HotRows:
 
 
 class ColdRows:
-    """Cold rows of all columns: owners, bands (lo, hi) side by side, and the summaries of their blocks. A column starts at a block."""
+    """Cold rows of all columns: owners, bands (lo, -hi), and the summaries of their blocks. A column starts at a block."""
 
     def __init__(self) -> None:
         self.end = 0
@@ -241,7 +243,7 @@ class ColdRows:
         self.owners: Array = np.full(rows, -1, np.int32)
         self.bands: Array = np.empty((rows, 2), np.float32)
         self.blocks: Array = np.empty((rows // BLOCK, 2), np.float32)
-        self.bands[:] = self.blocks[:] = (-np.inf, np.inf)
+        self.bands[:] = self.blocks[:] = -np.inf
 
     def reserve(self, columns: Array, wanted: dict[int, int]) -> None:
         """Makes room for `wanted[column]` rows. Rows keep their offsets."""
@@ -361,7 +363,7 @@ class Book:
         self.column_of: dict[tuple[str, PriceKind, str], int] = {}
         self.inputs: list[tuple[str, PriceKind, str]] = []
         self.columns: Array = np.zeros(max(16, columns), COLUMN)
-        self.columns["lo"], self.columns["hi"] = -np.inf, np.inf
+        self.columns["lo"] = self.columns["minus_hi"] = -np.inf
         self.y: Array = np.full(len(self.columns), np.nan)
         self.price: Array = np.full(len(self.columns), np.nan)
         self.y_before: Array = np.full(len(self.columns), np.nan)
@@ -412,7 +414,7 @@ class Book:
     def _grow_columns(self) -> None:
         size, more = len(self.columns), len(self.columns) * 2
         self.columns = grown(self.columns, more)
-        self.columns["lo"][size:], self.columns["hi"][size:] = -np.inf, np.inf
+        self.columns["lo"][size:] = self.columns["minus_hi"][size:] = -np.inf
         for name in ("y", "price", "y_before", "price_before"):
             setattr(self, name, grown(getattr(self, name), more, np.nan))
         self.position = grown(self.position, more, -1)
@@ -582,7 +584,15 @@ def leg_groups(terms: PoolTerms) -> list[list[Leg]]:
 def exact_twin(terms: PoolTerms, reason: str) -> PoolTerms:
     """The same pool, left to the exact core."""
     legs = {(leg.kind, leg.name): Leg(kind=leg.kind, name=leg.name, slope=0.0) for group in leg_groups(terms) for leg in group}
-    return PoolTerms(name=terms.name, venue=terms.venue, legs=tuple(legs.values()), idle=terms.idle, exact_only=reason, source=terms.source)
+    return PoolTerms(
+        name=terms.name,
+        venue=terms.venue,
+        legs=tuple(legs.values()),
+        idle=terms.idle,
+        bare=terms.bare,
+        exact_only=reason,
+        source=terms.source,
+    )
 
 
 def grown(data: Array, size: int, fill: float | None = None) -> Array:

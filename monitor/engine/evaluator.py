@@ -147,12 +147,14 @@ class Evaluator:
         self._sources: dict[int, object] = {}
         self._reasons: dict[int, str] = {}
         self._exact_values: dict[int, tuple[Decimal, Decimal]] = {}
+        self._bare: set[int] = set()
         self._ties: dict[int, tuple[bytes, Verdict]] = {}
         self._events: Array = np.zeros(4096, b.EVENT)
         self._scratch: Array = np.zeros((SCRATCH, self._book.most_legs))
         self._exits: Array = np.zeros(0, np.int32)
         self._deferred: Array = np.zeros((0, 2), np.int32)
         self._dirty: Array = np.zeros((0, 2), np.int32)
+        self._sides: Array = np.zeros(2 * b.BLOCK, np.float32)
         self._y_after: Array = np.zeros(1024)
         self._ladder, self._lines, self._lines32 = _ladders(thresholds)
         self._policy: Array = np.array([_per_moves(hot_moves), _per_moves(hot_moves_fresh), 1 / 1.5**2, 1 / 1.5**2])
@@ -252,6 +254,7 @@ class Evaluator:
                 self._scratch,
                 self._exits,
                 self._dirty,
+                self._sides,
                 self._events,
                 self._deferred,
                 book.tally,
@@ -319,9 +322,7 @@ class Evaluator:
         if levels is not None:
             book.pools["level"][numbers.start : numbers.stop] = levels
         self._room()
-        kernels.place_many(
-            book.pools, book.legs.data, book.columns, book.cold.owners, book.cold.bands, numbers.start, numbers.stop
-        )
+        kernels.place_many(book.pools, book.legs.data, book.columns, book.cold.owners, book.cold.bands, numbers.start, numbers.stop)
 
     def remove(self, account: str) -> None:
         """Forgets an account. An unknown one is no error."""
@@ -333,6 +334,7 @@ class Evaluator:
             book.free_pool(pool)
             for memory in (self._sources, self._reasons, self._exact_values, self._ties):
                 memory.pop(pool, None)
+            self._bare.discard(pool)
 
     def verdict(self, account: str, pool: str) -> tuple[Level, str | None]:
         """(level, unknown): the reason when the level cannot be claimed, and then the level is the last one known. Raises KeyError."""
@@ -515,6 +517,8 @@ class Evaluator:
             return [Crossing(-1, account, terms.name, None if unknown else start, Level.HEALTHY)]
         if self._keep_sources:
             self._sources[pool] = terms.source
+        if terms.bare:
+            self._bare.add(pool)
         record["level"] = start
         record["state"] = UNKNOWN if unknown else KNOWN
         book.reserve_cold([pool])
@@ -543,8 +547,10 @@ class Evaluator:
     def _room(self) -> None:
         """Buffers as large as the book may need between two calls."""
         book = self._book
-        if len(self._exits) < len(book.pools):
-            self._exits = np.zeros(len(book.pools), np.int32)
+        if len(self._exits) < 2 * len(book.pools):
+            self._exits = np.zeros(
+                2 * len(book.pools), np.int32
+            )  # those that left, and behind them one column's rows before they are told apart
             self._deferred = np.zeros((len(book.pools), 2), np.int32)
         if len(self._dirty) < len(book.cold.blocks):
             self._dirty = np.zeros((len(book.cold.blocks), 2), np.int32)
@@ -649,7 +655,10 @@ class Evaluator:
             return _one_event(tick, pool, before, -1)
         if record["kind"] == EXACT:
             self._exact_values[pool] = verdict
-        after = next_level(Level(int(record["level"])), *verdict, self.thresholds)
+        if pool in self._bare and not any(verdict):
+            after = Level.HEALTHY
+        else:
+            after = next_level(Level(int(record["level"])), *verdict, self.thresholds)
         record["state"], record["level"] = KNOWN, after
         return _one_event(tick, pool, before, int(after))
 

@@ -391,7 +391,7 @@ def promote(
         column = columns[leg.column]
         cold = column.cold + leg.row
         bands[cold, 0] = -np.inf
-        bands[cold, 1] = np.inf
+        bands[cold, 1] = -np.inf
         leg.hot = column.hots
         column.hots += 1
         row = hot[column.hot + leg.hot]
@@ -437,22 +437,22 @@ def write_band(columns: Array, bands: Array, blocks: Array, c: int, row: int, lo
     A price too small or too large for float32 gets the band that it always leaves.
     """
     column = columns[c]
-    lo32 = np.float32(lo * (1.0 + 1.2e-7))
-    hi32 = np.float32(hi * (1.0 - 1.2e-7))
+    lo32 = np.float32(lo * (1.0 + 1.2e-7)) if lo != 0.0 else np.float32(-np.inf)
+    minus_hi32 = np.float32(-hi * (1.0 - 1.2e-7))
     if (lo != 0.0 and not 1e-30 < lo < 1e30) or (hi != np.inf and not 1e-30 < hi < 1e30):
         lo32 = np.float32(np.inf)
     r = column.cold + row
     bands[r, 0] = lo32
-    bands[r, 1] = hi32
+    bands[r, 1] = minus_hi32
     b = r // BLOCK
     if lo32 > blocks[b, 0]:
         blocks[b, 0] = lo32
         if lo32 > column.lo:
             column.lo = lo32
-    if hi32 < blocks[b, 1]:
-        blocks[b, 1] = hi32
-        if hi32 < column.hi:
-            column.hi = hi32
+    if minus_hi32 > blocks[b, 1]:
+        blocks[b, 1] = minus_hi32
+        if minus_hi32 > column.minus_hi:
+            column.minus_hi = minus_hi32
 
 
 @kernel
@@ -465,7 +465,7 @@ def open_bands(pools: Array, legs: Array, columns: Array, bands: Array, p: int) 
         if leg.row >= 0:
             cold = columns[leg.column].cold + leg.row
             bands[cold, 0] = -np.inf
-            bands[cold, 1] = np.inf
+            bands[cold, 1] = -np.inf
 
 
 @kernel
@@ -484,7 +484,7 @@ def place(pools: Array, legs: Array, columns: Array, owners: Array, bands: Array
         r = column.cold + leg.row
         owners[r] = p
         bands[r, 0] = -np.inf
-        bands[r, 1] = np.inf
+        bands[r, 1] = -np.inf
 
 
 @kernel
@@ -513,13 +513,13 @@ def displace(pools: Array, legs: Array, columns: Array, owners: Array, bands: Ar
             bands[hole, 1] = bands[final, 1]
             b = hole // BLOCK
             blocks[b, 0] = max(blocks[b, 0], bands[hole, 0])
-            blocks[b, 1] = min(blocks[b, 1], bands[hole, 1])
+            blocks[b, 1] = max(blocks[b, 1], bands[hole, 1])
             for j in range(pools[q].leg, pools[q].leg + pools[q].legs):
                 if legs[j].column == leg.column and legs[j].row >= 0:
                     legs[j].row = leg.row
         owners[final] = -1
         bands[final, 0] = -np.inf
-        bands[final, 1] = np.inf
+        bands[final, 1] = -np.inf
         leg.row = -1
 
 

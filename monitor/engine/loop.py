@@ -100,13 +100,25 @@ def open_message(numbers: Array, last: Array, price: Array, y: Array, price_befo
 
 
 @kernel
-def leave(pools: Array, exits: Array, tally: Array, p: int, tick: int) -> None:
-    """Notes that a pool is to be looked at, from `tick` on."""
-    if pools[p].left < 0:
-        pools[p].left = tick
-        k = tally[EXITS]
-        exits[k] = p
-        tally[EXITS] = k + 1
+def leave(pools: Array, exits: Array, tally: Array, start: int, tick: int) -> None:
+    """Notes that the pools listed in `exits` from `start` on are to be looked at from `tick` on; drops those that were noted before, or are hot."""
+    kept = start
+    for k in range(start, tally[EXITS]):
+        p = exits[k]
+        if pools[p].left < 0 and pools[p].slot < 0:
+            pools[p].left = tick
+            exits[kept] = p
+            kept += 1
+    tally[EXITS] = kept
+
+
+@kernel
+def any_left(bands: Array, sides: Array) -> bool:
+    """Whether a price has left any of at most BLOCK bands. Compiles to wide comparisons."""
+    found = np.int32(0)
+    for i in range(len(bands)):
+        found += np.int32(bands[i] >= sides[i])
+    return True if found else False
 
 
 @kernel
@@ -118,6 +130,7 @@ def find_exits(
     pools: Array,
     exits: Array,
     dirty: Array,
+    sides: Array,
     tally: Array,
     c: int,
     now: float,
@@ -126,44 +139,72 @@ def find_exits(
     """Walks the blocks and rows of a column that a price has left."""
     column = columns[c]
     m = np.float32(now)  # rounding is monotone: what is outside an edge in float64 is not inside it in float32
+    for i in range(0, 2 * BLOCK, 2):
+        sides[i] = m
+        sides[i + 1] = -m
+    flat_blocks = blocks.ravel()
+    flat_bands = bands.ravel()
     first = column.cold // BLOCK
-    for b in range(first, first + (column.colds + BLOCK - 1) // BLOCK):
-        if m > blocks[b, 0] and m < blocks[b, 1]:
+    last = first + (column.colds + BLOCK - 1) // BLOCK
+    noted = tally[EXITS]
+    for group in range(first, last, BLOCK):
+        end = min(group + BLOCK, last)
+        if not any_left(flat_blocks[2 * group : 2 * end], sides):
             continue
-        k = tally[DIRTY]
-        dirty[k, 0] = b
-        dirty[k, 1] = c
-        tally[DIRTY] = k + 1
-        for r in range(b * BLOCK, (b + 1) * BLOCK):
-            if not (m > bands[r, 0] and m < bands[r, 1]):
-                leave(pools, exits, tally, owners[r], tick)
+        for b in range(group, end):
+            if not (blocks[b, 0] >= m or blocks[b, 1] >= -m):
+                continue
+            k = tally[DIRTY]
+            dirty[k, 0] = b
+            dirty[k, 1] = c
+            tally[DIRTY] = k + 1
+            for part in range(b * BLOCK, (b + 1) * BLOCK, 16):
+                if not any_left(flat_bands[2 * part : 2 * part + 32], sides):
+                    continue
+                for r in range(part, part + 16):
+                    if bands[r, 0] >= m or bands[r, 1] >= -m:
+                        p = owners[r]
+                        prefetch(pools, p)
+                        exits[tally[EXITS]] = p
+                        tally[EXITS] += 1
+    leave(pools, exits, tally, noted, tick)
 
 
 @kernel
-def summarise(columns: Array, bands: Array, blocks: Array, dirty: Array, tally: Array) -> None:
+def highest(bands: Array, fold: Array) -> tuple[float, float]:
+    """(highest lo, highest -hi) of some bands, flat. Compiles to wide maxima."""
+    for i in range(2 * BLOCK):
+        fold[i] = -np.inf
+    for start in range(0, len(bands), 2 * BLOCK):
+        part = bands[start : min(len(bands), start + 2 * BLOCK)]
+        for i in range(len(part)):
+            fold[i] = part[i] if part[i] > fold[i] else fold[i]
+    width = BLOCK
+    while width > 1:
+        low = fold[:width]
+        high = fold[width : 2 * width]
+        for i in range(width):
+            low[i] = high[i] if high[i] > low[i] else low[i]
+        width //= 2
+    return fold[0], fold[1]
+
+
+@kernel
+def summarise(columns: Array, bands: Array, blocks: Array, dirty: Array, fold: Array, tally: Array) -> None:
     """Makes the summaries of dirty blocks anew, and of their columns."""
+    flat_blocks = blocks.ravel()
+    flat_bands = bands.ravel()
     k = 0
     while k < tally[DIRTY]:
         c = dirty[k, 1]
         while k < tally[DIRTY] and dirty[k, 1] == c:
             b = dirty[k, 0]
-            lo = np.float32(-np.inf)
-            hi = np.float32(np.inf)
-            for r in range(b * BLOCK, (b + 1) * BLOCK):
-                lo = max(lo, bands[r, 0])
-                hi = min(hi, bands[r, 1])
-            blocks[b, 0] = lo
-            blocks[b, 1] = hi
+            blocks[b, 0], blocks[b, 1] = highest(flat_bands[2 * b * BLOCK : 2 * (b + 1) * BLOCK], fold)
             k += 1
         column = columns[c]
-        lo = np.float32(-np.inf)
-        hi = np.float32(np.inf)
         first = column.cold // BLOCK
-        for b in range(first, first + (column.colds + BLOCK - 1) // BLOCK):
-            lo = max(lo, blocks[b, 0])
-            hi = min(hi, blocks[b, 1])
-        column.lo = lo
-        column.hi = hi
+        last = first + (column.colds + BLOCK - 1) // BLOCK
+        column.lo, column.minus_hi = highest(flat_blocks[2 * first : 2 * last], fold)
     tally[DIRTY] = 0
 
 
@@ -372,6 +413,7 @@ def run_ticks(
     scratch: Array,
     exits: Array,
     dirty: Array,
+    sides: Array,
     events: Array,
     deferred: Array,
     tally: Array,
@@ -410,33 +452,39 @@ def run_ticks(
                 p = slots[hot[r].slot].pool
                 E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
                 rearm(pools, legs, segments, y, columns, hot, slots, lines32, p, E, M, G, jumps)
+            noted = tally[EXITS]
             for r in range(column.cold, column.cold + column.colds):
-                if pools[owners[r]].slot < 0:
-                    leave(pools, exits, tally, owners[r], j)
+                exits[tally[EXITS]] = owners[r]
+                tally[EXITS] += 1
+            leave(pools, exits, tally, noted, j)
             continue
         x = d / before
         square = min(x * x, SURPRISE * column.variance)
         column.variance += (square - column.variance) * MEMORY
+        fired = 0
         for r in range(first, first + column.hots):
             row = hot[r]
             slot = slots[row.slot]
-            if now <= row.below or now >= row.above:
-                p = slot.pool
-                E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
-                arm(pools, slots, lines32, p, E, M, G, jumps)
-                if E == E:
-                    arm_row(legs, segments, y, hot, r, row.leg, pools[p].leg + pools[p].legs)
-                continue
             E = slot.equity + row.net * d
             M = slot.requirement + row.margin * d
             slot.equity = E
             slot.requirement = M
-            if not (slot.up * E - M > slot.tolerance and M - slot.down * E > slot.tolerance):
-                p = slot.pool
-                E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
-                arm(pools, slots, lines32, p, E, M, G, jumps)
-        if not (now > column.lo and now < column.hi):
-            find_exits(columns, owners, bands, blocks, pools, exits, dirty, tally, c, now, j)
+            calm = slot.up * E - M > slot.tolerance and M - slot.down * E > slot.tolerance
+            if not (calm and now > row.below and now < row.above):
+                prefetch(pools, slot.pool)
+                prefetch(legs, row.leg)
+                exits[tally[EXITS] + fired] = r
+                fired += 1
+        for k in range(tally[EXITS], tally[EXITS] + fired):
+            r = exits[k]
+            row = hot[r]
+            p = slots[row.slot].pool
+            E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
+            arm(pools, slots, lines32, p, E, M, G, jumps)
+            if E == E and not (now > row.below and now < row.above):
+                arm_row(legs, segments, y, hot, r, row.leg, pools[p].leg + pools[p].legs)
+        if not (now > column.lo and -now > column.minus_hi):
+            find_exits(columns, owners, bands, blocks, pools, exits, dirty, sides, tally, c, now, j)
     many = tally[EXITS] * 16 > pools_end
     end = pools_end if many else tally[EXITS]
     while tally[NEXT_EXIT] < end:
@@ -493,7 +541,7 @@ def run_ticks(
             )
     tally[EXITS] = 0
     tally[NEXT_EXIT] = 0
-    summarise(columns, bands, blocks, dirty, tally)
+    summarise(columns, bands, blocks, dirty, sides, tally)
     return len(numbers) + 1
 
 

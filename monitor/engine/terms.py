@@ -12,14 +12,21 @@ exact core at each tick that touches it, and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
+from monitor.margin.health import margins
+from monitor.margin.instruments import ONE_WEIGHT
+from monitor.margin.legs import Leg as PoolLeg
 from monitor.margin.numbers import EXACT, ZERO
+from monitor.margin.pools import Holding as PoolHolding
 from monitor.margin.pools import MarginPool
+from monitor.margin.positions import base_rate_of, closing_rate, price_leg
 from monitor.margin.prices import PriceKind, Prices
 from monitor.margin.schedules import TierTable, WeightTable
+from monitor.margin.venues import dydx
 
 __all__ = [
     "NO_MARGIN",
@@ -33,6 +40,8 @@ __all__ = [
     "schedule_of_weights",
     "terms_of",
 ]
+
+ONE = Decimal(1)
 
 Schedule = tuple[tuple[float, float, float, float, float], ...]
 """Rows (above, rate, constant, curve, jump): for above < n <= the next row's, the value is rate*n + constant + curve*n*n.
@@ -102,6 +111,7 @@ class PoolTerms:
         legs: Of a single-asset pool, or the bare inputs of an `exact_only` one.
         holdings: Of a multi-asset pool.
         idle: No positions and no debts: healthy by definition, whatever the prices.
+        bare: No positions: healthy by definition where equity and requirement are both 0.
         exact_only: Why the additive form cannot express it, or None.
         source: What the exact evaluation is given for this pool.
     """
@@ -114,6 +124,7 @@ class PoolTerms:
     legs: tuple[Leg, ...] = ()
     holdings: tuple[Holding, ...] = ()
     idle: bool = False
+    bare: bool = False
     exact_only: str | None = None
     source: object = None
 
@@ -125,37 +136,37 @@ ExactEvaluation = Callable[[str, str, object, Prices], Verdict]
 """Evaluates (account, pool, source) exactly at these prices."""
 
 
-def schedule_of_tiers(table: TierTable, *, fee: Decimal = Decimal(0)) -> Schedule | None:
-    """Maintenance by size, max(0, n*(rate + slope*n) - deduction), plus fee * n.
+def schedule_of_tiers(
+    table: TierTable, *, fee: Decimal = ZERO, scale: Decimal = ONE, constants: Sequence[Decimal] | None = None
+) -> Schedule | None:
+    """scale * max(0, n*(rate + slope*n) - deduction) + fee*n + the row's constant, by size n.
 
     None where the clip at 0 falls inside a curved row: such a table is left to the exact core.
     """
     rows: list[tuple[float, float, float, float, float]] = []
-    before: tuple[Decimal, Decimal, Decimal] | None = None
+    before: tuple[Decimal, Decimal, Decimal, Decimal] | None = None
     for index, tier in enumerate(table.rows):
         rate, deduction, curve, floor = tier.maintenance_rate, tier.deduction, tier.slope, tier.floor
         assert rate is not None and deduction is not None
-        jump = Decimal(0)
+        constant = constants[index] if constants is not None else ZERO
+        above, jump = (float(floor), ZERO) if index else (-1.0, ZERO)
         if before is not None:
-            jump = abs(_tier_value(floor, rate, deduction, curve) - _tier_value(floor, *before))
-        end = table.rows[index + 1].floor if index + 1 < len(table.rows) else None
-        above = float(floor) if index else -1.0
-        if deduction > 0:
-            if floor * (rate + curve * floor) >= deduction:
-                zero_until = floor
-            elif curve:
+            jump = abs(scale * _tier_value(floor, rate, deduction, curve) + constant - scale * _tier_value(floor, *before[:3]) - before[3])
+        before = (rate, deduction, curve, constant)
+        if deduction > 0 and _tier_value(floor, rate, deduction, curve) == 0:
+            # Nothing is required up to the size where rate * n reaches the deduction.
+            if curve:
                 return None
-            else:
-                zero_until = deduction / rate if rate else None  # type: ignore[assignment]
-            if zero_until is None or (end is not None and zero_until >= end):
-                rows.append((above, float(fee), 0.0, 0.0, float(jump)))
-                before = (rate, deduction, curve)
+            rows.append((above, float(fee), float(constant), 0.0, float(jump)))
+            end = table.rows[index + 1].floor if index + 1 < len(table.rows) else None
+            start = deduction / rate if rate else None
+            if start is None or (end is not None and start >= end):
                 continue
-            if zero_until > floor:
-                rows.append((above, float(fee), 0.0, 0.0, float(jump)))
-                above, jump = float(zero_until), Decimal(0)
-        rows.append((above, float(rate + fee), -float(deduction), float(curve), float(jump)))
-        before = (rate, deduction, curve)
+            if start > floor:
+                above, jump = float(start), ZERO
+            else:
+                rows.pop()
+        rows.append((above, float(scale * rate + fee), float(constant - scale * deduction), float(scale * curve), float(jump)))
     return tuple(rows)
 
 
@@ -177,61 +188,266 @@ def schedule_of_weights(table: WeightTable) -> Schedule:
 
 def terms_of(pool: MarginPool) -> PoolTerms:
     """The engine's form of a pool, or an `exact_only` one with every price that could matter to it."""
-    venue = pool.account.venue
-    if not pool.legs and pool.unknown is None and all((holding.amount or ZERO) >= 0 for holding in pool.holdings):
-        return PoolTerms(name=pool.name, venue=venue, idle=True, source=pool)
-    reason = _inexpressible(pool)
-    if reason is not None:
-        inputs = tuple(Leg(kind=kind, name=name, slope=0.0) for kind, name in dict.fromkeys(_inputs(pool)))
-        return PoolTerms(name=pool.name, venue=venue, legs=inputs, exact_only=reason, source=pool)
+    if _is_idle(pool):
+        return PoolTerms(name=pool.name, venue=pool.account.venue, idle=True, source=pool)
     with localcontext(EXACT):
-        constant = sum((holding.amount or ZERO for holding in pool.holdings), ZERO)
-        legs = []
-        for leg in pool.legs:
-            assert leg.instrument.tiers is not None
-            if not pool.is_cash:
-                assert leg.cost is not None
-                constant -= leg.cost
-            schedule = _schedule(leg.instrument.tiers)
-            assert schedule is not None
-            slope = float(-leg.units if leg.inverse else leg.units)
-            legs.append(Leg(kind=PriceKind.MARK, name=leg.name, slope=slope, inverse=leg.inverse, schedule=schedule))
-    return PoolTerms(name=pool.name, venue=venue, constant=float(constant), legs=tuple(legs), source=pool)
+        try:
+            return _additive(pool)
+        except _Inexpressible as reason:
+            inputs = tuple(Leg(kind=kind, name=name, slope=0.0) for kind, name in dict.fromkeys(_inputs(pool)))
+            return PoolTerms(name=pool.name, venue=pool.account.venue, legs=inputs, bare=not pool.legs, exact_only=str(reason), source=pool)
 
 
-_schedules: dict[int, tuple[TierTable, Schedule | None]] = {}
+class _Inexpressible(Exception):
+    """Why the additive form cannot express a pool. Does not leave this module."""
 
 
-def _schedule(table: TierTable) -> Schedule | None:
+def _is_idle(pool: MarginPool) -> bool:
+    """No positions, no orders that count as filled, no debts and nothing else that could be required."""
+    return not (
+        pool.legs
+        or pool.unknown is not None
+        or (pool.orders and pool.rules.worst_case_orders)
+        or pool.adjustments
+        or any(holding.amount is None or holding.amount < 0 for holding in pool.holdings)
+    )
+
+
+@dataclass(slots=True)
+class _Share:
+    """What is gathered for one asset while a pool is taken apart."""
+
+    amount: Decimal
+    margin: Decimal = ZERO
+    legs: list[Leg] = field(default_factory=list)
+
+
+def _additive(pool: MarginPool) -> PoolTerms:
+    rules = pool.rules
+    if pool.unknown is not None:
+        raise _Inexpressible(pool.unknown)
+    if pool.portfolio:
+        raise _Inexpressible("portfolio margin")
+    whole_units = rules.margins is dydx.margins and rules.value is dydx.value
+    if (rules.margins is not None or rules.value is not None) and not whole_units:
+        raise _Inexpressible(f"the margins of {rules.name}")
+    if rules.margin_in_profit or (not rules.profit_joins_wallet and pool.legs) or rules.closing_fee == "bankruptcy":
+        raise _Inexpressible(f"the profit or fees of {rules.name}")
+    if pool.orders and rules.worst_case_orders:
+        raise _Inexpressible("orders that count as filled")
+    if rules.netting != "none" and rules.value_basis != "entry" and not pool.isolated:
+        raise _Inexpressible("netting at mark prices")
+    if rules.closing_fee == "mark" and pool.multi and rules.requirement_at_debt_weight:
+        raise _Inexpressible("fees beside requirements at debt weights")
+    shares = {holding.name: _Share(holding.amount if holding.amount is not None else ZERO) for holding in pool.holdings}
+    if pool.wallet_defaulted:
+        shares[pool.legs[0].settle].amount = _defaulted_wallet(pool)
+    for leg in pool.legs:
+        share = shares[leg.settle]
+        if not pool.is_cash:
+            if leg.cost is None:
+                raise _Inexpressible(f"no entry price of {leg.name}")
+            share.amount -= leg.cost
+        share.amount += leg.position.unsettled_funding
+        share.legs.append(_leg(pool, leg, whole_units=whole_units))
+    if rules.value_basis == "entry":
+        _margins_at_entry(pool, shares)
+    constant = ZERO
+    for adjustment in pool.adjustments:
+        share = shares[adjustment.asset]
+        share.amount += adjustment.pnl or ZERO
+        share.margin += adjustment.maintenance_margin or ZERO
+        if adjustment.credit:
+            if pool.multi and adjustment.asset != pool.currency:
+                raise _Inexpressible(f"credit in {adjustment.asset}")
+            constant += adjustment.credit
+    slack = 4e-6 * len(pool.legs) if whole_units else 0.0
+    single = not pool.multi and rules.debts == "equity"
+    (first, *_) = pool.holdings
+    if single and (pool.isolated or (first.asset.borrow_tiers is None and not first.asset.taker_fee)):
+        (share,) = shares.values()
+        return PoolTerms(
+            name=pool.name,
+            venue=pool.account.venue,
+            constant=float(constant + share.amount),
+            floor=float(share.margin),
+            slack=slack,
+            legs=tuple(share.legs),
+            bare=not pool.legs,
+            source=pool,
+        )
+    holdings = tuple(
+        _holding(pool, holding, shares[holding.name])
+        for holding in pool.holdings
+        if shares[holding.name].amount or shares[holding.name].legs or shares[holding.name].margin
+    )
+    if not holdings:
+        raise _Inexpressible("nothing but credit")
+    return PoolTerms(
+        name=pool.name,
+        venue=pool.account.venue,
+        constant=float(constant),
+        slack=slack,
+        holdings=holdings,
+        bare=not pool.legs,
+        source=pool,
+    )
+
+
+def _leg(pool: MarginPool, leg: PoolLeg, *, whole_units: bool) -> Leg:
+    """One position as a slope and a schedule."""
+    rules, instrument = pool.rules, leg.instrument
+    if leg.option or instrument.size_factor or instrument.profit_weight != 1:
+        raise _Inexpressible(f"{leg.name}: option, size premium or weighted profit")
+    table = instrument.tiers
+    if table is None:
+        raise _Inexpressible(f"no tiers of {leg.name}")
+    fee = ZERO
+    if rules.closing_fee == "mark":
+        if leg.taker_fee is None:
+            raise _Inexpressible(f"no taker_fee of {leg.name}")
+        fee = leg.taker_fee
+    schedule: Schedule | None
+    if rules.value_basis == "entry":
+        schedule = ((-1.0, float(fee), 0.0, 0.0, 0.0),) if fee else NO_MARGIN
+    else:
+        if instrument.tier_unit == "quantity":
+            row = table.at(abs(leg.position.quantity))
+            table = TierTable((replace(row, floor=ZERO),), (ZERO,))
+        if whole_units:
+            if len(table.rows) > 1:
+                raise _Inexpressible(f"tiers of {leg.name} in whole units")
+            table = _whole_units(table)
+        constants = _closing_fees(pool, leg, table) if rules.closing_fee == "entry" and leg.taker_fee != 0 else None
+        schedule = _schedule(table, fee) if constants is None else schedule_of_tiers(table, fee=fee, constants=constants)
+    if schedule is None:
+        raise _Inexpressible(f"{leg.name}: curved tiers with a deduction")
+    return Leg(
+        kind=PriceKind.MARK,
+        name=leg.name,
+        slope=float(-leg.units if leg.inverse else leg.units),
+        inverse=leg.inverse,
+        schedule=schedule,
+    )
+
+
+def _closing_fees(pool: MarginPool, leg: PoolLeg, table: TierTable) -> list[Decimal]:
+    """The closing fee at the bankruptcy price that a venue fixes at entry, for each tier the position could be in."""
+    if leg.taker_fee is None or leg.cost is None:
+        raise _Inexpressible(f"no taker_fee or entry price of {leg.name}")
+    if leg.leverage_rate is None and pool.rules.fee_at_bankruptcy and not pool.multi and not pool.isolated:
+        raise _Inexpressible(f"the closing fee of {leg.name} depends on the whole pool's equity")
+    fees = []
+    for row in table.rows:
+        rate = leg.leverage_rate
+        if rate is None:
+            base = base_rate_of(row)
+            if base is None or row.slope or leg.instrument.open_interest_upper:
+                raise _Inexpressible(f"the initial rate of {leg.name} is missing or moves")
+            rate = max(base, pool.account.minimum_initial_rate)
+        fees.append(abs(leg.cost) * closing_rate(leg, rate))
+    return fees
+
+
+def _whole_units(table: TierTable) -> TierTable:
+    """The rates that dYdX's integer rule comes to: base rate times a fraction in whole millionths, without deductions."""
+    rows = []
+    for row in table.rows:
+        rate, base = row.maintenance_rate, base_rate_of(row)
+        assert rate is not None
+        if base:
+            rate = base * (rate / base).quantize(Decimal("0.000001"), ROUND_HALF_EVEN)
+        elif base is not None:
+            rate = ZERO
+        rows.append(replace(row, maintenance_rate=rate, deduction=ZERO, slope=ZERO))
+    return TierTable(tuple(rows), table.floors)
+
+
+def _margins_at_entry(pool: MarginPool, shares: dict[str, _Share]) -> None:
+    """Margins on the value at entry do not move; with netting the larger side of each underlying counts."""
+    sides: dict[str, tuple[set[str], list[Decimal]]] = {}
+    netting = pool.rules.netting != "none" and not pool.isolated
+    for leg in pool.legs:
+        # Any mark will do: the basis is the value at entry.
+        priced = price_leg(
+            leg,
+            pool.rules,
+            Prices(mark={leg.name: ONE}),
+            datetime(2000, 1, 1, tzinfo=UTC),
+            pool.account.minimum_initial_rate,
+            None,
+            isolated=pool.isolated,
+            bankruptcy_fee=pool.rules.fee_at_bankruptcy and not pool.multi and not pool.isolated and leg.leverage_rate is None,
+        )
+        if priced.maintenance is None or (priced.fee is None and pool.rules.closing_fee == "entry"):
+            raise _Inexpressible(f"the margin of {leg.name} at entry")
+        if not netting:
+            shares[leg.settle].margin += priced.maintenance
+            continue
+        if leg.instrument.underlying is None:
+            raise _Inexpressible(f"no underlying of {leg.name}")
+        settles, totals = sides.setdefault(leg.instrument.underlying, (set(), [ZERO, ZERO]))
+        settles.add(leg.settle)
+        totals[0 if leg.long else 1] += priced.maintenance
+    for underlying, (settles, totals) in sides.items():
+        if len(settles) > 1:
+            raise _Inexpressible(f"netting of {underlying} over several settle assets")
+        shares[settles.pop()].margin += max(totals)
+
+
+def _defaulted_wallet(pool: MarginPool) -> Decimal:
+    """The wallet that an isolated pool states by its position alone: what the exact core takes, less the profit it adds."""
+    (leg,) = pool.legs
+    if leg.cost is None or leg.option or leg.instrument.open_interest_upper:
+        raise _Inexpressible(f"the wallet of {pool.name} is not stated")
+    equity = margins(pool, Prices(mark={leg.name: ONE}), datetime(2000, 1, 1, tzinfo=UTC)).equity
+    if equity is None:
+        raise _Inexpressible(f"the wallet of {pool.name} cannot be told")
+    return equity - leg.value(ONE) + leg.cost - leg.position.unsettled_funding
+
+
+def _holding(pool: MarginPool, holding: PoolHolding, share: _Share) -> Holding:
+    """One asset of a multi-asset pool."""
+    asset = holding.asset
+    if asset.size_factor:
+        raise _Inexpressible(f"the size discount of {holding.name}")
+    at_debt_weight = pool.multi and pool.rules.requirement_at_debt_weight
+    weights = debts = None
+    if pool.multi:
+        weights = NO_MARGIN if not holding.collateral else None if asset.weights is ONE_WEIGHT else schedule_of_weights(asset.weights)
+        debts = None if asset.debt_weights is ONE_WEIGHT else schedule_of_weights(asset.debt_weights)
+    borrow: Schedule | None = None
+    if not pool.isolated and (asset.borrow_tiers is not None or asset.taker_fee):
+        if asset.borrow_tiers is not None:
+            borrow = schedule_of_tiers(asset.borrow_tiers, fee=asset.taker_fee, scale=ONE + asset.taker_fee)
+            if borrow is None:
+                raise _Inexpressible(f"curved borrowing tiers of {holding.name}")
+        else:
+            borrow = ((-1.0, float(asset.taker_fee), 0.0, 0.0, 0.0),)
+    return Holding(
+        amount=float(share.amount),
+        legs=tuple(share.legs),
+        index=None if not pool.multi or holding.name == pool.currency else holding.name,
+        margin=float(share.margin),
+        ask=float(asset.debt_weights.rows[0].weight) if at_debt_weight else 1.0,
+        weights=weights,
+        debts=debts,
+        debt_is_requirement=pool.rules.debts == "requirement",
+        borrow=borrow,
+    )
+
+
+_schedules: dict[tuple[int, Decimal], tuple[TierTable, Schedule | None]] = {}
+
+
+def _schedule(table: TierTable, fee: Decimal) -> Schedule | None:
     """`schedule_of_tiers`, once per table object: the tables of a venue are shared by all its accounts."""
-    known = _schedules.get(id(table))
+    known = _schedules.get((id(table), fee))
     if known is None or known[0] is not table:
         if len(_schedules) > 20_000:
             _schedules.clear()
-        known = _schedules[id(table)] = (table, schedule_of_tiers(table))
+        known = _schedules[id(table), fee] = (table, schedule_of_tiers(table, fee=fee))
     return known[1]
-
-
-def _inexpressible(pool: MarginPool) -> str | None:
-    """Why the additive form cannot express a pool, or None."""
-    rules = pool.rules
-    if pool.unknown is not None:
-        return pool.unknown
-    if pool.multi or pool.portfolio:
-        return "several assets" if pool.multi else "portfolio margin"
-    if rules.margins is not None or rules.value is not None or rules.value_basis != "mark" or rules.closing_fee != "none":
-        return f"the margins of {rules.name}"
-    if pool.adjustments or pool.wallet_defaulted or (pool.orders and rules.worst_case_orders):
-        return "adjustments, orders or a wallet that is not stated"
-    for leg in pool.legs:
-        instrument = leg.instrument
-        if leg.option or instrument.size_factor or instrument.profit_weight != 1 or leg.position.unsettled_funding:
-            return f"{leg.name}: option, size premium, profit weight or unsettled funding"
-        if instrument.tiers is None or instrument.tier_unit != "notional" or _schedule(instrument.tiers) is None:
-            return f"{leg.name}: tiers that are missing, by quantity, or curved"
-        if leg.cost is None and not pool.is_cash:
-            return f"{leg.name}: no entry price"
-    return None
 
 
 def _inputs(pool: MarginPool) -> Iterator[tuple[PriceKind, str]]:

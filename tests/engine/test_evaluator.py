@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,11 @@ from monitor.engine.evaluator import Crossing, Evaluator
 from monitor.margin.prices import PriceKind
 from tests.support.exact_pools import ExactAsset, ExactLeg, ExactPool, Tape, evaluate_source, random_pool, random_tiers
 
+MODES: dict[str, dict[str, Any]] = {
+    "hot and cold": {},
+    "everything hot": {"hot_moves": float("inf"), "hot_moves_fresh": float("inf")},
+    "bands alone": {"hot_moves": 0.0, "hot_moves_fresh": 0.0},
+}
 KINDS = ("linear", "inverse", "quanto", "hedge", "fee", "isolated", "multi")
 MARKS = {f"{name}USDT": Fraction(price) for name, price in (("BTC", 30000), ("ETH", 2000), ("SOL", 50), ("XRP", "0.5"), ("LTC", 90))} | {
     "BTCUSD:I": Fraction(30000),
@@ -21,6 +27,7 @@ INDICES = {"USDT": Fraction(1), "BTC": Fraction(30000), "ETH": Fraction(2000), "
 
 
 def plain(crossings: list[Crossing]) -> list[tuple[int, str, str, int, int]]:
+    """Crossings in the form of the fractions' side."""
     return [
         (c.tick, c.account, c.pool, -1 if c.before is None else int(c.before), -1 if c.after is None else int(c.after)) for c in crossings
     ]
@@ -29,17 +36,19 @@ def plain(crossings: list[Crossing]) -> list[tuple[int, str, str, int, int]]:
 class Pair:
     """The engine and the fractions, fed the same things; every answer compared."""
 
-    def __init__(self, **options: object) -> None:
-        self.engine = Evaluator(exact=evaluate_source, **options)  # type: ignore[arg-type]
+    def __init__(self, **options: Any) -> None:
+        self.engine = Evaluator(exact=evaluate_source, **options)
         self.tape = Tape()
         self.events = 0
 
     def put(self, pool: ExactPool) -> None:
+        """Inserts or replaces an account of one pool."""
         found = plain(self.engine.put_terms(pool.account, [pool.terms()]))
         assert found == self.tape.put(pool)
         self.events += len(found)
 
     def remove(self, account: str) -> None:
+        """Removes an account."""
         self.engine.remove(account)
         for key in [key for key in self.tape.pools if key[0] == account]:
             self.tape.remove(key)
@@ -53,21 +62,17 @@ class Pair:
         assert plain(self.engine.apply(columns, np.array([price for _, price in prices]))) == expected
         self.events += len(expected)
 
+    def slices(self, budget: int) -> None:
+        """A slice of the background pass changes no verdict."""
+        assert self.engine.pass_slice(budget) == []
+        assert self.engine.statistics().band_misses == 0
+
 
 def book(rng: random.Random, count: int, kinds: tuple[str, ...] = KINDS) -> list[ExactPool]:
+    """Pools with margin ratios from far to beyond the thresholds."""
     tiers = {name: random_tiers(rng, whole=name == "LTCUSDT") for name in MARKS}
-    return [
-        random_pool(
-            rng,
-            f"a{number:04d}",
-            MARKS,
-            INDICES,
-            tiers,
-            kind=rng.choice(kinds),
-            ratio=rng.choice([0.1, 0.5, 0.63, 0.66, 0.79, 0.9, 0.99, 1.2]),
-        )
-        for number in range(count)
-    ]
+    ratios = [0.1, 0.5, 0.63, 0.66, 0.79, 0.9, 0.99, 1.2]
+    return [random_pool(rng, f"a{n:04d}", MARKS, INDICES, tiers, kind=rng.choice(kinds), ratio=rng.choice(ratios)) for n in range(count)]
 
 
 def walk(rng: random.Random, prices: dict[str, float], step: float) -> list[tuple[str, float]]:
@@ -80,40 +85,44 @@ def walk(rng: random.Random, prices: dict[str, float], step: float) -> list[tupl
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("step", [0.0005, 0.02])
-def test_same_changes_as_fractions(kind: str, step: float) -> None:
-    """Random books of one kind, random walks: the engine's changes are those of the fractions, tick by tick."""
-    rng = random.Random(f"{kind} {step}")
-    pair = Pair()
+@pytest.mark.parametrize("mode", MODES)
+def test_same_changes_as_fractions(kind: str, step: float, mode: str) -> None:
+    """Random books of one kind, random walks, the background pass in between: the engine's changes are those of the fractions, tick by tick."""
+    rng = random.Random(f"{kind} {step} {mode}")
+    pair = Pair(**MODES[mode])
     marks = {name: float(mark) for name, mark in MARKS.items()}
     indices = {name: float(price) for name, price in INDICES.items()}
     pair.message(PriceKind.MARK, list(marks.items()))
     pair.message(PriceKind.INDEX, list(indices.items()))
-    for pool in book(rng, 40, (kind,)):
+    for pool in book(rng, 30, (kind,)):
         pair.put(pool)
-    for _ in range(40):
+    for _ in range(25):
         pair.message(PriceKind.MARK, walk(rng, marks, step))
         if kind == "multi":
             pair.message(PriceKind.INDEX, walk(rng, indices, step))
+        pair.slices(rng.choice([1, 7, 40]))
 
     assert pair.events > 20
     assert pair.engine.statistics().crossings == pair.events
 
 
-def test_accounts_come_and_go() -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_accounts_come_and_go(mode: str) -> None:
     """Pools are put, replaced and removed between messages, before and after the first prices; unknown pools become known by themselves."""
-    rng = random.Random(5)
-    pair = Pair(pools=4, legs=4, columns=2)
+    rng = random.Random(f"come and go {mode}")
+    pair = Pair(pools=4, legs=4, columns=2, **MODES[mode])
     marks = {name: float(mark) for name, mark in MARKS.items()}
     indices = {name: float(price) for name, price in INDICES.items()}
-    waiting = book(rng, 200)
+    waiting = book(rng, 150)
     for pool in waiting[:20]:
         pair.put(pool)
     assert pair.engine.counts()[None] == 20
     pair.message(PriceKind.MARK, list(marks.items())[:4])
+    pair.slices(5)
     pair.message(PriceKind.MARK, list(marks.items()))
     pair.message(PriceKind.INDEX, list(indices.items()))
     assert pair.engine.counts()[None] == 0
-    for number in range(150):
+    for number in range(100):
         for _ in range(3):
             pool = rng.choice(waiting)
             if rng.random() < 0.3:
@@ -124,11 +133,36 @@ def test_accounts_come_and_go() -> None:
         pair.message(PriceKind.MARK, walk(rng, marks, 0.004))
         if number % 3 == 0:
             pair.message(PriceKind.INDEX, walk(rng, indices, 0.004))
+        pair.slices(rng.choice([1, 10, 30]))
 
-    assert pair.events > 300
+    assert pair.events > 200
+    assert sum(pair.engine.counts().values()) == len(pair.tape.pools)
     for account in [key[0] for key in pair.tape.pools]:
         pair.remove(account)
-    assert pair.engine.statistics().pools == pair.engine.statistics().legs == 0
+    assert pair.engine.statistics().pools == pair.engine.statistics().legs == pair.engine.statistics().hot_pools == 0
+
+
+def test_a_gap() -> None:
+    """All prices jump far in one message, from calm: no change is lost and none is added, and the pools that left are run one by one."""
+    rng = random.Random("gap")
+    pair = Pair()
+    marks = {name: float(mark) for name, mark in MARKS.items()}
+    pair.message(PriceKind.MARK, list(marks.items()))
+    pair.message(PriceKind.INDEX, [(name, float(price)) for name, price in INDICES.items()])
+    for pool in book(rng, 150):
+        pair.put(pool)
+    for size in (-0.02, 0.1, -0.4, 0.5, 1.5, -0.01):
+        for _ in range(5):
+            pair.message(PriceKind.MARK, walk(rng, marks, 1e-5))
+        for name in marks:
+            marks[name] = float(f"{marks[name] * (1 + size * rng.uniform(0.8, 1.2)):.7g}")
+        pair.message(PriceKind.MARK, rng.sample(list(marks.items()), len(marks)))
+        pair.slices(60)
+
+    statistics = pair.engine.statistics()
+    assert pair.events > 400
+    assert statistics.cold_exits > 100
+    assert statistics.stepped < statistics.cold_exits
 
 
 def test_ties_on_a_grid() -> None:
