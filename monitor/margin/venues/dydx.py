@@ -47,8 +47,8 @@ def open_interest_rate(rate: Decimal, notional: Decimal, lower: Decimal, upper: 
 def margins(sized: Sized) -> MarginParts:
     """Initial and maintenance margin, each rounded up to whole quantums; formula above.
 
-    A deduction (the chain has none) is taken off. The tables of the chain give the maintenance fraction; the document gives its product with
-    the base rate, so the fraction is recovered in whole ppm.
+    A deduction (the chain has none) is taken off. The chain's tables give the maintenance fraction; the document gives its product
+    with the base rate, so the fraction is recovered in whole ppm.
     """
     assert sized.row.maintenance_rate is not None
     initial = None if sized.initial_rate is None else (sized.basis * sized.initial_rate).quantize(QUANTUM, ROUND_CEILING)
