@@ -28,7 +28,7 @@ from monitor.service.tables import VenueTables
 from monitor.service.wiring import Places, places, wait_for_redis
 from monitor.wire.inputs import Refusal
 
-__all__ = ["import_command", "list_command", "read_documents", "remove_command", "show_command"]
+__all__ = ["import_command", "list_command", "read_documents", "remove_command", "show_command", "with_redis"]
 
 Result = TypeVar("Result")
 
@@ -83,7 +83,7 @@ def import_command(settings: Settings, files: Sequence[Path], *, wait_s: float) 
             producer.close()
         return imported.count
 
-    count = _with_redis(settings, wait_s, work)
+    count = with_redis(settings, wait_s, work)
     print(f"{count:,} documents on the update stream; a running evaluator has them at once, another one at its start")
     return 0
 
@@ -102,7 +102,7 @@ def list_command(settings: Settings, *, wait_s: float, as_json: bool) -> int:
                 wire.close()
         return sorted(rows, key=lambda row: str(row["id"]))
 
-    rows = _with_redis(settings, wait_s, work)
+    rows = with_redis(settings, wait_s, work)
     if as_json:
         print(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
         return 0
@@ -131,7 +131,7 @@ def show_command(settings: Settings, account: str, *, wait_s: float) -> int:
             raise MonitorError(f"{account}: its record in the ledger is damaged; import its document again")
         return record[1]
 
-    document = _with_redis(settings, wait_s, work)
+    document = with_redis(settings, wait_s, work)
     if document is None:
         print(f"margin-monitor: {account}: no such account in the ledger", file=sys.stderr)
         return 1
@@ -162,7 +162,7 @@ def remove_command(settings: Settings, accounts: Sequence[str], *, wait_s: float
         finally:
             producer.close()
 
-    _with_redis(settings, wait_s, work)
+    with_redis(settings, wait_s, work)
     print(f"{len(accounts):,} removals on the update stream")
     return 0
 
@@ -221,7 +221,7 @@ async def _scan(wire: Wire, key: str):  # type: ignore[no-untyped-def]  # noqa: 
             return
 
 
-def _with_redis(settings: Settings, wait_s: float, work: Callable[[Places], Awaitable[Result]]) -> Result:
+def with_redis(settings: Settings, wait_s: float, work: Callable[[Places], Awaitable[Result]]) -> Result:
     """Runs `work` with the ledger at hand; an embedded ledger that a daemon already runs is used through its socket."""
 
     async def main() -> Result:

@@ -35,6 +35,8 @@ app.add_typer(bench_app, name="bench")
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The TOML file of settings. Default: built-in settings.")]
 Files = Annotated[list[Path], typer.Argument(help="x.json one document, x.jsonl one a line, x.csv the template; - reads JSON lines.")]
+Wait = Annotated[float, typer.Option("--wait", help="Give up after so many seconds.")]
+LedgerUrl = Annotated[str | None, typer.Option("--ledger-url", help="Overrides ledger.url.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -155,8 +157,28 @@ def top(
     raise typer.Exit(top_command(address, count=count, once=once, interval_s=interval))
 
 
-Wait = Annotated[float, typer.Option("--wait", help="Give up after so many seconds.")]
-LedgerUrl = Annotated[str | None, typer.Option("--ledger-url", help="Overrides ledger.url.")]
+@app.command()
+def explain(account: str, config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0) -> None:
+    """Print every term of an account's sums, at the last prices."""
+    from monitor.service.verify import explain_command
+
+    raise typer.Exit(explain_command(_settings(config, ledger_url=ledger_url), account, wait_s=wait))
+
+
+@app.command()
+def verify(
+    event: Annotated[str | None, typer.Argument(help="PARTITION/SEQ-TOKEN; without, all events.")] = None,
+    all_events: Annotated[bool, typer.Option("--all", help="All events.")] = False,
+    config: Config = None,
+    ledger_url: LedgerUrl = None,
+    wait: Wait = 30.0,
+) -> None:
+    """Walk the hash chain and recompute events from what they record. Exit code 1 when anything is wrong."""
+    from monitor.service.verify import verify_command
+
+    if (event is None) != all_events:
+        raise typer.BadParameter("an event id, or --all")
+    raise typer.Exit(verify_command(_settings(config, ledger_url=ledger_url), event, wait_s=wait))
 
 
 @accounts_app.command("import")
