@@ -8,12 +8,14 @@ from monitor.ledger.connection import ReplyError, Wire, raise_faults
 
 __all__ = ["Finding", "check_ledger_server"]
 
-_WANTED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+_WANTED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "aof-load-truncated": "no"}
 _WHY = {
     "appendonly": "without it a restart of Redis empties the ledger",
     "appendfsync": "with another value a power cut loses writes that were acknowledged: margin calls, and account updates silently",
     "maxmemory-policy": "with another value Redis throws records away when its memory is full",
+    "aof-load-truncated": "a write torn by a power cut can come back at a later start (deploy/redis/repair-append-file)",
 }
+_FATAL = {"appendonly", "maxmemory-policy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,5 @@ async def check_ledger_server(wire: Wire, *, timeout_s: float = 5.0) -> list[Fin
         elif not answer:
             findings.append(Finding(is_fatal=False, text=f"{name} is not told by this server: make sure that it is {wanted}"))
         elif answer[1].decode() != wanted:
-            findings.append(
-                Finding(is_fatal=name != "appendfsync", text=f"{name} is {answer[1].decode()}, expected {wanted}: {_WHY[name]}")
-            )
+            findings.append(Finding(is_fatal=name in _FATAL, text=f"{name} is {answer[1].decode()}, expected {wanted}: {_WHY[name]}"))
     return findings

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from monitor.errors import LedgerBroken
-from monitor.ledger.connection import ReplyError, Wire, fault_of, raise_faults
-from monitor.ledger.head import account_digest, level_digest
+from monitor.ledger.connection import ReplyError, Wire, raise_faults
+from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys
 from monitor.ledger.plan import Committed
 from monitor.ledger.records import NOWHERE, AccountVersion, LevelRecord, read_account, read_level
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
 
-__all__ = ["DAMAGED", "Loaded", "OnDocument", "load"]
+__all__ = ["DAMAGED", "Loaded", "OnDocument", "check_events", "load"]
 
 OnDocument = Callable[[str, bytes | None, str | None], None]
 """Gets account, document (None: removed, or never had one) and hold reason (None: none)."""
@@ -68,8 +68,8 @@ async def load(wire: Wire, state: Committed, on_document: OnDocument, *, timeout
     """
     keys = PartitionKeys.of(state.partition)
     await _check_types(wire, keys, timeout_s)
-    await _check_events_end(wire, state, keys, timeout_s)
     head, loaded = state.head, Loaded()
+    await check_events(wire, head, state.partition, timeout_s=timeout_s)
 
     accounts: dict[str, AccountVersion] = {}
     async for name, sealed in _scan(wire, keys.accounts, timeout_s):
@@ -144,28 +144,29 @@ async def _check_types(wire: Wire, keys: PartitionKeys, timeout_s: float) -> Non
             )
 
 
-async def _check_events_end(wire: Wire, state: Committed, keys: PartitionKeys, timeout_s: float) -> None:
-    """The last row of the stream must be the head's, also when all rows are trimmed away."""
-    head = state.head
-    replies = await wire.exchange([("XINFO", "STREAM", keys.events), ("XREVRANGE", keys.events, "+", "-", "COUNT", 1)], timeout_s=timeout_s)
+async def check_events(wire: Wire, head: Head, partition: int, *, timeout_s: float) -> None:
+    """The rows on the stream must be those of the head: its last one the last, and as many as their numbers say. Raises LedgerBroken."""
+    key = PartitionKeys.of(partition).events
+    replies = await wire.exchange([("XINFO", "STREAM", key), ("XREVRANGE", key, "+", "-", "COUNT", 1)], timeout_s=timeout_s)
     info, last = replies
-    if isinstance(info, ReplyError):
-        if "no such key" not in str(info):
-            raise fault_of(info)
-        top = 0
-    else:
-        facts = dict(zip(info[::2], info[1::2], strict=True))
-        top = int(facts[b"last-generated-id"].partition(b"-")[0])
+    if isinstance(info, ReplyError) and "no such key" in str(info):
+        info = [b"last-generated-id", b"0-0", b"length", 0]
+    raise_faults([info, last])
+    facts = dict(zip(info[::2], info[1::2], strict=True))
+    top = _seq(facts[b"last-generated-id"])
     if top != head.seq:
-        raise LedgerBroken(
-            f"{keys.events} ends at row {top}, the head at {head.seq}: another program wrote to it, or it was restored apart"
-        )
-    if isinstance(last, ReplyError):
-        raise fault_of(last)
+        raise LedgerBroken(f"{key} ends at row {top}, the head at {head.seq}: another program wrote to it, or it was restored apart")
     if last:
+        first, count = _seq(facts[b"first-entry"][0]), facts[b"length"]
+        if count != top - first + 1:
+            raise LedgerBroken(f"{key} has {count} rows from {first} to {top}: rows are there twice or were taken out")
         fields = dict(zip(last[0][1][::2], last[0][1][1::2], strict=True))
-        if fields.get(b"h") != head.hash.encode() and int(last[0][0].partition(b"-")[0]) == head.seq:
-            raise LedgerBroken(f"{keys.events}: the hash of row {top} is not the head's: the row was altered")
+        if fields.get(b"h") != head.hash.encode():
+            raise LedgerBroken(f"{key}: the hash of row {top} is not the head's: the row was altered")
+
+
+def _seq(stream_id: bytes) -> int:
+    return int(stream_id.partition(b"-")[0])
 
 
 async def _repair(wire: Wire, keys: PartitionKeys, levels: dict[str, LevelRecord], timeout_s: float) -> list[str]:

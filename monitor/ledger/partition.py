@@ -26,7 +26,7 @@ from monitor.ledger.crashpoints import armed, crash_at
 from monitor.ledger.head import FIELDS, Head
 from monitor.ledger.holder import is_dead
 from monitor.ledger.keys import PartitionKeys
-from monitor.ledger.loading import Loaded, OnDocument, load
+from monitor.ledger.loading import Loaded, OnDocument, check_events, load
 from monitor.ledger.plan import Committed, Plan, plan_commit
 from monitor.ledger.records import read_account
 from monitor.ledger.statistics import LedgerStatistics
@@ -215,6 +215,8 @@ class Partition:
         while True:
             try:
                 before = await self._acquire(lambda head: head is None or head.holder == self.holder, self.holder)
+                if before is not None and self._wire is not None:
+                    await check_events(self._wire, before, self.number, timeout_s=self._link.timeout_s)
                 break
             except LedgerUnavailable as error:
                 self._note(error)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from monitor.errors import ConfigError, LedgerUnavailable, ServerError
+from monitor.ledger.appendfile import repair_append_file
 from monitor.ledger.connection import Endpoint, Wire
 
 __all__ = ["CACHE_SETTINGS", "LEDGER_SETTINGS", "EmbeddedServer", "find_redis_server"]
@@ -27,6 +28,7 @@ LEDGER_SETTINGS: Mapping[str, str] = {
     "appendonly": "yes",
     "appendfsync": "always",
     "no-appendfsync-on-rewrite": "no",
+    "aof-load-truncated": "no",
     "maxmemory-policy": "noeviction",
     "save": "",
 }
@@ -68,7 +70,11 @@ def find_redis_server() -> Path:
 
 
 class EmbeddedServer:
-    """A redis-server that listens on a unix socket only. `async with`, or `start` and `stop`."""
+    """A redis-server that listens on a unix socket only. `async with`, or `start` and `stop`.
+
+    Attributes:
+        torn: Where the torn end of the append-only file is kept, when `start` had to cut one off (a power cut, a full disk).
+    """
 
     def __init__(self, folder: Path, *, settings: Mapping[str, str] = LEDGER_SETTINGS, binary: Path | None = None) -> None:
         """Prepares a server with its data in `folder` (made when missing). `settings` are those of redis.conf."""
@@ -77,6 +83,7 @@ class EmbeddedServer:
         self._binary = binary
         self._process: asyncio.subprocess.Process | None = None
         self._short: str | None = None
+        self.torn: Path | None = None
 
     @property
     def socket(self) -> Path:
@@ -108,6 +115,7 @@ class EmbeddedServer:
                 source="ledger", key="data_dir", value=str(self.folder), expected=f"a folder to write to ({error})"
             ) from error
         self.socket.unlink(missing_ok=True)
+        self.torn = await repair_append_file(binary, self.folder)
         options = {
             "port": "0",
             "unixsocket": str(self.socket),

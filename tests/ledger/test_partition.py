@@ -394,9 +394,19 @@ async def test_a_lost_tail_is_noticed(lead: Lead, redis: Redis, tmp_path: Path) 
     partition = await lead()
     old = await redis.call("HGETALL", "{0}:head")
     await partition.commit([see(Level.WATCH)])
-    await redis.call("HSET", "{0}:head", *old)
+    await redis.exchange(("HSET", "{0}:head", *old), ("DEL", "{0}:events"), ("DEL", "{0}:levels"))
 
     with pytest.raises(TailLost, match="batch 1 was committed, but the ledger stands at 0"):
+        await partition.commit([see(Level.LIQUIDATION)])
+
+
+async def test_a_row_that_is_not_the_heads_is_noticed(lead: Lead, redis: Redis) -> None:
+    """After each doubt the end of the events is compared with the head: a half transaction that came back stops everything."""
+    partition = await lead()
+    await partition.commit([see(Level.WATCH)])
+    await redis.exchange(("XADD", "{0}:events", "2-1", "e", "{}", "h", "x"), ("HSET", "{0}:head", "x", "y"))
+
+    with pytest.raises(LedgerBroken, match="ends at row 2, the head at 1"):
         await partition.commit([see(Level.LIQUIDATION)])
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from monitor.errors import Fenced
+from monitor.errors import Fenced, LedgerUnavailable
 from monitor.ledger.cache import TickCursor, TickGap, TickMessage, TicksReader
 from monitor.ledger.changes import Blind, Change, DocumentChange, Observation, TicksRead, UpdatesRead
 from monitor.ledger.committer import Committer
@@ -138,12 +138,13 @@ async def serve(settings: dict[str, Any]) -> None:
         committer.listen(worker.wake)
         delivering = group.create_task(worker.run())
         await evaluate(partition, committer, before, settings)
-        while worker.statistics.seq < partition.head.seq:  # noqa: ASYNC110 - the end of a run, not a protocol
+        while worker.statistics.seq < partition.head.seq:
             await asyncio.sleep(0.005)
         delivering.cancel()
         writing.cancel()
     await worker.finish()
-    await partition.release()
+    with contextlib.suppress(LedgerUnavailable):  # then the lease runs out by itself
+        await partition.release()
     statistics = partition.statistics
     say(f"DONE settled_applied={statistics.settled_applied} settled_again={statistics.settled_again} stale={statistics.stale}")
 

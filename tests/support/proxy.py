@@ -31,13 +31,17 @@ class FaultProxy:
         self._socket, self._target, self._marker = socket, target, marker
         self._at = 0
         self._action = ""
+        self._again = 0
         self._hold_until: asyncio.Event | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def arm(self, action: str, *, after: int = 1, hold_until: asyncio.Event | None = None) -> None:
-        """The EXEC that comes `after` so many from now is struck. A held one goes on at `hold_until`, or when its client has closed."""
-        self._action, self._at, self._hold_until = action, self.execs + after, hold_until
+    def arm(self, action: str, *, after: int = 1, again: int = 0, hold_until: asyncio.Event | None = None) -> None:
+        """The EXEC that comes `after` so many from now is struck, then each `again`-th if that is given.
+
+        A held one goes on at `hold_until`, or when its client has closed.
+        """
+        self._action, self._at, self._again, self._hold_until = action, self.execs + after, again, hold_until
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[FaultProxy]:
@@ -99,7 +103,11 @@ class FaultProxy:
                 server_out.write(data)
                 await server_out.drain()
                 continue
-            action, self._action = self._action, ""
+            action = self._action
+            if self._again:
+                self._at = self.execs + self._again
+            else:
+                self._action = ""
             self.struck += 1
             muted.set()
             if action == "cut_reply":
