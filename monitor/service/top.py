@@ -21,16 +21,19 @@ __all__ = ["top_command"]
 
 COLOURS = {"healthy": "green", "watch": "yellow", "margin_call": "dark_orange", "liquidation": "red", "bankrupt": "bold red"}
 BAR = 20
+WIDTH = 160
+"""Columns where the output is no terminal."""
 
 
 def top_command(address: str, *, count: int, once: bool, interval_s: float) -> int:
     """Shows the table until Ctrl-C, or once. Raises ConfigError for an address that is none, MonitorError when nobody answers."""
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise ConfigError(source="--address", key="address", value=repr(address), expected="http://HOST:PORT")
-    console = Console()
     if once or not sys.stdout.isatty():
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
         console.print(_picture(_ask(address, count), address))
         return 0
+    console = Console()
     with Live(_picture(_ask(address, count), address), console=console, refresh_per_second=4, screen=True) as live:
         try:
             while True:
