@@ -1,7 +1,7 @@
 """Events to an MQTT 5 broker: every event on a topic of its account, the present level retained, a will for our own death.
 
     <prefix>/<group>/<account>/event          QoS 1, the row's bytes as they stand in the ledger (`id` holds partition, seq and token)
-    <prefix>/<group>/<account>/level          QoS 1, retained: the account, worst of its pools (`account_level` of the body)
+    <prefix>/<group>/<account>/level          QoS 1, retained: the account, worst of its pools
     <prefix>/<group>/<account>/level/<pool>   QoS 1, retained: one pool. `.../level/#` matches both
     <prefix>/status[/<name>]                  QoS 1, retained: online with the latest heartbeat, offline by will or farewell
 
@@ -30,6 +30,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from monitor.margin.levels import Level
 from monitor.sinks.base import Backoff, Reason, SinkStatistics, read_body
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
@@ -117,6 +118,7 @@ class MqttSink:
         self._turns: dict[str, _Turn] = {}
         self._connection: _Connection | None = None
         self._connected = asyncio.Event()
+        self._standing: dict[str, _Standing] = {}
         self._heartbeat: dict[str, Any] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -175,19 +177,43 @@ class MqttSink:
             if self._turns.get(account) is mine:
                 del self._turns[account]
 
+    def adopt(self, *, account: str, group: str | None, pool: str, level: Level, unknown: str | None) -> None:
+        """Tells the sink of a pool that stands above healthy or is unknown since before this process: its rows may be long delivered.
+
+        Call it for every such pool of the ledger before the first row, else the account's retained level may be too good until each of
+        its pools has moved once.
+        """
+        self._standing.setdefault(account, _Standing(group)).see(pool, level, unknown)
+
     def _messages(self, row: Row, body: Mapping[str, Any], connection: _Connection) -> list[_Publication]:
         """The messages of a row, in the order in which they are sent."""
-        account = f"{self._options.prefix}/{topic_level(body.get('group'))}/{topic_level(body.get('account'))}"
-        messages = [_Publication(f"{account}/event", self._fitted(row, body, connection), is_retained=False)]
-        if body.get("level") is not None and body.get("account") is not None:
-            pool = _level(row, body, body.get("level"), body.get("unknown"))
-            whole = pool
-            if "account_level" in body:
-                whole = {**_level(row, body, body["account_level"], body.get("account_unknown")), "pool": None}
-            if body.get("pool") is not None:
-                messages.append(_Publication(f"{account}/level/{topic_level(body['pool'])}", orjson.dumps(pool)))
-            messages.append(_Publication(f"{account}/level", orjson.dumps(whole)))
+        group, account, pool = body.get("group"), body.get("account"), body.get("pool")
+        messages = [_Publication(f"{self._account_topic(group, account)}/event", self._fitted(row, body, connection), is_retained=False)]
+        if body.get("level") is None or account is None or pool is None:
+            return messages
+        level, unknown = Level.of(body["level"]), body.get("unknown")
+        standing = self._standing.setdefault(account, _Standing(group))
+        if standing.group != group:
+            old = self._account_topic(standing.group, account)
+            gone = [f"{old}/level", *(f"{old}/level/{topic_level(each)}" for each in standing.pools)]
+            messages += [_Publication(topic, b"") for topic in gone]
+        standing.see(pool, level, unknown)
+        topic = f"{self._account_topic(group, account)}/level"
+        ratio = {"pool": pool, "margin_ratio": body.get("margin_ratio") if unknown is None else None}
+        messages.append(_Publication(f"{topic}/{topic_level(pool)}", _level(row, body, level, unknown, ratio)))
+        messages.append(_Publication(topic, _level(row, body, *standing.worst(), {})))
         return messages
+
+    def _settle(self, body: Mapping[str, Any]) -> None:
+        """After a row has arrived: remembers under which group, and forgets accounts of which nothing stands."""
+        standing = self._standing.get(str(body.get("account")))
+        if standing is not None:
+            standing.group = body.get("group")
+            if not standing.pools:
+                del self._standing[str(body.get("account"))]
+
+    def _account_topic(self, group: object, account: object) -> str:
+        return f"{self._options.prefix}/{topic_level(group)}/{topic_level(account)}"
 
     def _fitted(self, row: Row, body: Mapping[str, Any], connection: _Connection) -> bytes:
         """The row's own bytes, or the same without the long lists when the broker or the options do not take that much."""
@@ -223,7 +249,10 @@ class MqttSink:
             return Refused(Reason.TOO_LARGE, str(error))
         except aiomqtt.MqttError as error:
             return Unavailable(Reason.CLOSED, detail=str(error))
-        return _verdict(messages, codes)
+        delivery = _verdict(messages, codes)
+        if isinstance(delivery, Delivered):
+            self._settle(body)
+        return delivery
 
     async def _keep_connected(self, closing: asyncio.Future[None]) -> None:
         """Connects, again and again, until `close`. Waits between attempts also when the broker closed the last connection politely."""
@@ -309,6 +338,27 @@ class _Publication:
     topic: str
     payload: bytes
     is_retained: bool = True
+
+
+class _Standing:
+    """The pools of one account that stand above healthy or are unknown, and the group under whose topics that was said."""
+
+    __slots__ = ("group", "pools")
+
+    def __init__(self, group: str | None) -> None:
+        self.group = group
+        self.pools: dict[str, tuple[Level, str | None]] = {}
+
+    def see(self, pool: str, level: Level, unknown: str | None) -> None:
+        if level is Level.HEALTHY and unknown is None:
+            self.pools.pop(pool, None)
+        else:
+            self.pools[pool] = (level, unknown)
+
+    def worst(self) -> tuple[Level, str | None]:
+        """The worst level of the account's pools, and why it cannot be claimed if one of them is unknown."""
+        level = max((level for level, _ in self.pools.values()), default=Level.HEALTHY)
+        return level, next((unknown for _, unknown in self.pools.values() if unknown is not None), None)
 
 
 class _Turn:
@@ -455,21 +505,11 @@ class _Connection(aiomqtt.Client):
             answer.set_result(reason_code)
 
 
-def _level(row: Row, body: Mapping[str, Any], level: object, unknown: object) -> dict[str, Any]:
+def _level(row: Row, body: Mapping[str, Any], level: Level, unknown: str | None, more: Mapping[str, Any]) -> bytes:
     """What a retained level says. While the verdict is unknown `level` is null: an old level must not be read as the present one."""
-    known = {"level": level} if unknown is None else {"level": None, "last_level": level}
-    return {
-        **known,
-        "unknown": unknown,
-        "account": body.get("account"),
-        "pool": body.get("pool"),
-        "margin_ratio": body.get("margin_ratio") if unknown is None else None,
-        "rev": body.get("rev"),
-        "seq": row.seq,
-        "token": row.token,
-        "id": row.id,
-        "decided_at_ns": body.get("decided_at_ns"),
-    }
+    known = {"level": level.word} if unknown is None else {"level": None, "last_level": level.word}
+    about = {"rev": body.get("rev"), "seq": row.seq, "token": row.token, "id": row.id, "decided_at_ns": body.get("decided_at_ns")}
+    return orjson.dumps({**known, "unknown": unknown, "account": body.get("account"), **more, **about})
 
 
 def _verdict(messages: Sequence[_Publication], codes: Sequence[ReasonCode]) -> Delivery:

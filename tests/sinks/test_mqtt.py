@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.margin.levels import Level
 from monitor.sinks.base import Reason, Sink
 from monitor.sinks.mqtt import MqttOptions, MqttSink, topic_level
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
@@ -117,18 +118,44 @@ async def test_an_event_arrives_as_it_stands_in_the_ledger(mosquitto: Mosquitto)
 async def test_the_present_levels_are_retained(mosquitto: Mosquitto) -> None:
     """Pool and account have a retained level of their own; the account's is the worst of its pools, not the last pool's."""
     async with sink_on(mosquitto.port) as sink:
-        await sink.deliver(row(1, pool="isolated:X/Y", level="liquidation", previous="watch", account_level="liquidation"))
-        await sink.deliver(row(2, level="healthy", previous="watch", account_level="liquidation", account_unknown=None))
+        await sink.deliver(row(1, pool="isolated:X/Y", level="liquidation", previous="watch"))
+        await sink.deliver(row(2, level="healthy", previous="watch"))
         found = await retained(mosquitto.port, "margin/+/+/level/#", 3)
+        await sink.deliver(row(3, pool="isolated:X/Y", level="healthy", previous="liquidation"))
+        after = await retained(mosquitto.port, "margin/+/+/level", 1)
 
     assert {topic: each["level"] for topic, each in found.items()} == {
         "margin/desk-a/acme-1/level": "liquidation",
         "margin/desk-a/acme-1/level/cross:USDT": "healthy",
         "margin/desk-a/acme-1/level/isolated:X%2FY": "liquidation",
     }
-    level = found["margin/desk-a/acme-1/level"]
-    assert level["pool"] is None
+    level = found["margin/desk-a/acme-1/level/cross:USDT"]
     assert (level["rev"], level["seq"], level["token"], level["id"]) == (3, 2, row().token, row(2).id)
+    assert after["margin/desk-a/acme-1/level"]["level"] == "healthy"
+
+
+async def test_pools_from_before_this_process_count(mosquitto: Mosquitto) -> None:
+    """A pool that went bad before a restart still keeps the account's retained level from being healthy."""
+    async with sink_on(mosquitto.port) as sink:
+        sink.adopt(account="acme-1", group="desk-a", pool="isolated:A", level=Level.MARGIN_CALL, unknown=None)
+        sink.adopt(account="acme-2", group="desk-a", pool="isolated:A", level=Level.HEALTHY, unknown="stale")
+        await sink.deliver(row(1, level="healthy", previous="watch"))
+        await sink.deliver(row(2, account="acme-2", level="watch", previous="healthy"))
+        found = await retained(mosquitto.port, "margin/+/+/level", 2)
+
+    assert found["margin/desk-a/acme-1/level"]["level"] == "margin_call"
+    level = found["margin/desk-a/acme-2/level"]
+    assert (level["level"], level["last_level"], level["unknown"]) == (None, "watch", "stale")
+
+
+async def test_an_account_that_changes_its_group_leaves_no_level_behind(mosquitto: Mosquitto) -> None:
+    """The old group's retained margin call is taken away: that desk is no longer responsible."""
+    async with sink_on(mosquitto.port) as sink:
+        await sink.deliver(row(1))
+        await sink.deliver(row(2, group="desk-b", level="watch", previous="margin_call"))
+        found = await retained(mosquitto.port, "margin/+/+/level/#", 2)
+
+    assert set(found) == {"margin/desk-b/acme-1/level", "margin/desk-b/acme-1/level/cross:USDT"}
 
 
 async def test_a_retained_level_never_says_healthy_while_it_is_unknown(mosquitto: Mosquitto) -> None:
@@ -138,12 +165,8 @@ async def test_a_retained_level_never_says_healthy_while_it_is_unknown(mosquitto
         found = await retained(mosquitto.port, "margin/+/+/level", 1)
 
     level = found["margin/desk-a/acme-1/level"]
-    assert (level["level"], level["last_level"], level["unknown"], level["margin_ratio"]) == (
-        None,
-        "healthy",
-        "mark BTCUSDT is stale",
-        None,
-    )
+    assert (level["level"], level["last_level"], level["unknown"]) == (None, "healthy", "mark BTCUSDT is stale")
+    assert "margin_ratio" not in level
 
 
 async def test_rows_without_account_or_group_have_a_topic(mosquitto: Mosquitto) -> None:
