@@ -25,15 +25,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks."""
 
-    @staticmethod
-    def monotonic() -> float:
-        """Seconds of the monotonic clock."""
-        return time.monotonic()
-
-    @staticmethod
-    def wall_ns() -> int:
-        """Nanoseconds since 1970."""
-        return time.time_ns()
+    monotonic = staticmethod(time.monotonic)
+    wall_ns = staticmethod(time.time_ns)
 
     @staticmethod
     async def sleep(seconds: float) -> None:

@@ -130,6 +130,12 @@ class Freshness:
         names, times = batch.names, batch.venue_times_ms
         known = self._time.setdefault(batch.kind, {})
         seen = self._seen.setdefault(batch.kind, {})
+        if len(names) == 1:
+            name, time = names[0], times[0]
+            if known.get(name, -1) < time <= batch.received_at_ns // 1_000_000 + _AHEAD_MS and time:
+                known[name] = time
+                seen[name] = now
+                return batch
         if not times[0] and not any(times):  # the venue gives no times: what comes is new
             seen.update(zip(names, repeat(now)))
             return batch

@@ -1,9 +1,8 @@
 """Between the sockets and Redis: a buffer that never queues. What is not written in time is overtaken by newer prices, or holds the socket.
 
 `conflate` (live): the latest number of each name wins. While the writer is busy, batches wait as they came; when it is free they go out
-merged, one batch a venue and kind. What waits is bounded by the number of names. While Redis is *away* batches are kept as they came, up to
-`MOST_BACKLOG` numbers, and written in order when it is back, so that no excursion of a price in the meantime is lost. `wait` (replay): every
-batch is written by itself, in order, and the socket is held back meanwhile: nothing is lost and nothing is merged.
+merged, one batch a venue and kind. What waits is bounded by the number of names. `wait` (replay): every batch is written by itself, in
+order, and the socket is held back meanwhile: nothing is lost and nothing is merged.
 """
 
 from __future__ import annotations

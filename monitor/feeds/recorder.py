@@ -17,8 +17,11 @@ from typing import BinaryIO
 import orjson
 
 from monitor.feeds.clock import SYSTEM_CLOCK, Clock
+from monitor.feeds.profile import VenueProfile
+from monitor.feeds.supervisor import VenueFeed
+from monitor.wire.frames import Wanted
 
-__all__ = ["Recorder", "RecorderStatistics"]
+__all__ = ["Recorder", "RecorderStatistics", "record"]
 
 FLUSH_S = 1.0
 
@@ -109,6 +112,25 @@ class Recorder:
         """Writes what waits and ends the file."""
         self.flush()
         self._end_file()
+
+
+async def record(
+    profile: VenueProfile, wanted: Wanted, folder: Path, *, seconds: float | None = None, clock: Clock = SYSTEM_CLOCK
+) -> RecorderStatistics:
+    """Records a venue's frames for so long, or until cancelled. Everything taken is on the disk when it ends.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    recorder = Recorder(folder, profile.venue, clock=clock)
+    feed = VenueFeed(profile, wanted, lambda _batches: None, clock=clock, tap=recorder.take)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(recorder.run(), name="recorder"), group.create_task(feed.run(), name="feed")]
+        if seconds is not None:
+            await clock.sleep(seconds)
+            for task in tasks:
+                task.cancel()
+    return recorder.statistics
 
 
 def _line(received_at_ns: int, endpoint: str, frame: bytes) -> bytes:

@@ -26,6 +26,8 @@ class PriceKind(StrEnum):
     STALE = "stale"
     """Not a price: names are `<kind>:<name>`, the number is 1 when that price must not be used any more and 0 when it may be again."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function; kinds are keys on the way of every tick
+
 
 Table = Mapping[str, Decimal]
 

@@ -16,6 +16,8 @@ from monitor.wire.prices import PriceBatch
 
 __all__ = ["MOST_NAMES", "Columns", "column"]
 
+_NOTHING: dict[Any, Any] = {}
+
 MOST_NAMES = 50_000
 """Names one connection may bring, over all kinds; more is a venue gone wrong, not a market."""
 
@@ -31,12 +33,31 @@ def column(items: Sequence[Any], key: str) -> list[Any]:
 class Columns:
     """Makes the batches of one connection. Remembers the names checked, and the last rates: one is handed on when it changes."""
 
-    __slots__ = ("_known", "_rates", "venue")
+    __slots__ = ("_as_sent", "_known", "_rates", "venue")
 
     def __init__(self, venue: str) -> None:
         self.venue = venue
         self._known: set[str] = set()
         self._rates: dict[PriceKind, dict[str, float]] = {}
+        self._as_sent: dict[PriceKind, dict[Any, Any]] = {}
+
+    def price(self, decoded: Decoded, kind: PriceKind, name: Any, value: Any, time: Any) -> bool:
+        """Adds a batch of one price, as `prices` would, in half the time. Returns whether it was a good one."""
+        if not self.admits(name, decoded):
+            return False
+        if not is_time(time, decoded.received_at_ns):
+            decoded.reject(Fault.BAD_TIME)
+            return False
+        good = price_of(value)
+        if isinstance(good, BadNumber):
+            decoded.reject(good.value)
+            return False
+        decoded.batches.append(
+            PriceBatch(
+                venue=self.venue, kind=kind, names=[name], prices=[good], venue_times_ms=[time], received_at_ns=decoded.received_at_ns
+            )
+        )
+        return True
 
     def prices(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
         """Adds a batch of prices (finite, > 0). `times`: of each item, or one for all (0: the venue gives none).
@@ -86,10 +107,17 @@ class Columns:
 
     def rates(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
         """Adds a batch of numbers of either sign, of the names whose number changed. An empty string or null stands for none."""
+        as_sent = self._as_sent.setdefault(kind, {})
+        try:
+            changed = [index for index, name in enumerate(names) if as_sent.get(name) != values[index]]
+        except TypeError:  # a name that cannot be one
+            changed = list(range(len(names)))
+        if not changed:
+            return
         last = self._rates.setdefault(kind, {})
         taken: dict[str, tuple[float, int]] = {}
-        for index, name in enumerate(names):
-            value = values[index]
+        for index in changed:
+            name, value = names[index], values[index]
             if value is None or value == "":
                 continue
             number = number_of(value)
@@ -109,8 +137,13 @@ class Columns:
                 decoded.reject(Fault.BAD_TIME)
                 continue
             last[name] = number
+            as_sent[name] = value
             taken[name] = (number, time)
         self._emit(decoded, kind, taken)
+
+    def stands(self, kind: PriceKind, name: Any, value: Any) -> bool:
+        """Whether this rate is the one handed on last, as it was sent: then `rates` would add nothing."""
+        return type(name) is str and value is not None and self._as_sent.get(kind, _NOTHING).get(name) == value
 
     def admits(self, name: Any, decoded: Decoded) -> TypeGuard[str]:
         """Whether this is a name, counted if it is not. Remembers it."""

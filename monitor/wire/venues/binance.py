@@ -30,7 +30,7 @@ class BinanceCodec:
 
     def __init__(self, venue: str, symbol_type: int) -> None:
         self.venue = venue
-        self._foreign = {1, 2} - {symbol_type}
+        self._foreign = tuple({1, 2} - {symbol_type})
         self._columns = Columns(venue)
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
@@ -43,6 +43,8 @@ class BinanceCodec:
             self._array(body, decoded, frame)
         elif type(body) is not dict:
             raise CodecError(self.venue, Fault.WRONG_SHAPE, frame, "neither an object nor an array")
+        elif body.get("e") == "markPriceUpdate" and body.get("st") not in self._foreign:
+            self._mark(body, decoded)
         elif "e" in body:
             self._array([body], decoded, frame)
         elif not self._answer(body, decoded):
@@ -52,10 +54,10 @@ class BinanceCodec:
     def _array(self, items: list[Any], decoded: Decoded, frame: bytes) -> None:
         """Events of one frame. A frame that mixes kinds of event is cut by kind."""
         events = column(items, "e")
-        kinds = {event for event in events if type(event) is str}
-        if len(kinds) == 1 and len(kinds) == len({type(event) for event in events}):
-            self._events(kinds.pop(), items, decoded, frame)
+        if items and type(events[0]) is str and events.count(events[0]) == len(events):
+            self._events(events[0], items, decoded, frame)
             return
+        kinds = {event for event in events if type(event) is str}
         if items and not kinds:
             raise CodecError(self.venue, Fault.WRONG_SHAPE, frame, "no event has a type")
         for kind in sorted(kinds):
@@ -64,6 +66,12 @@ class BinanceCodec:
         for event in events:
             if type(event) is not str:
                 decoded.reject(Fault.WRONG_SHAPE)
+
+    def _mark(self, event: dict[str, Any], decoded: Decoded) -> None:
+        """A single mark price event: the way of streams of one symbol."""
+        columns, name, time, rate = self._columns, event.get("s"), event.get("E"), event.get("r")
+        if columns.price(decoded, PriceKind.MARK, name, event.get("p"), time) and not columns.stands(PriceKind.FUNDING_RATE, name, rate):
+            columns.rates(decoded, PriceKind.FUNDING_RATE, [name], [rate], [time])
 
     def _events(self, event: str, items: list[Any], decoded: Decoded, frame: bytes) -> None:
         items = self._own(items)
@@ -83,12 +91,10 @@ class BinanceCodec:
 
     def _own(self, items: list[Any]) -> list[Any]:
         """The items of this market; the other one's are left out, which is no fault."""
-        try:
-            if self._foreign.isdisjoint(column(items, "st")):
-                return items
-        except TypeError:  # an unhashable `st` is nobody's
-            pass
-        return [item for item in items if type(item) is dict and item.get("st") not in tuple(self._foreign)]
+        types = [item.get("st") for item in items]
+        if types.count(None) == len(items) or not any(symbol_type in self._foreign for symbol_type in types):
+            return items
+        return [item for item, symbol_type in zip(items, types, strict=True) if symbol_type not in self._foreign]
 
     @staticmethod
     def _answer(body: dict[str, Any], decoded: Decoded) -> bool:
