@@ -35,7 +35,7 @@ demo: .venv/.run demo-servers  ## the whole daemon on a simulated market with a 
 	@$(RUN) demo
 
 test: .venv/.dev servers  ## all tests but the long campaigns, on real servers, under 10 minutes on 2 cores
-	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
 
 check: .venv/.dev  ## ruff, ruff format, mypy --strict, and the walk over the imports
 	$(PY) -m ruff check .
@@ -44,13 +44,13 @@ check: .venv/.dev  ## ruff, ruff format, mypy --strict, and the walk over the im
 	$(PY) tests/test_imports.py
 
 conformance: .venv/.dev servers  ## the worked examples of every venue against the margin model
-	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) -m "slow or not slow" tests/conformance $(ARGS)
+	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "slow or not slow" tests/conformance $(ARGS)
 
 bench: .venv/.dev servers  ## the measured figures: each tests/benchmarks/bench_*.py prints its own
 	@$(IN_TEMP) sh -c 'for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done'
 
 faults: .venv/.dev servers  ## the long campaigns: kills, cuts, full disks, fuzzing
-	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) -m "slow or not slow" --timeout 1800 tests/faults $(ARGS)
+	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "slow or not slow" --timeout 1800 tests/faults $(ARGS)
 
 docs-check: .venv/.dev servers  ## run every command block of the documents, and follow every link
 	@$(IN_TEMP) $(PY) scripts/docs_check.py $(ARGS)

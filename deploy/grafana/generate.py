@@ -631,10 +631,10 @@ ENGINE = dashboard(
         ),
         heading("Engine"),
         series(
-            "Rows hot and cold",
-            "Hot rows are updated at every tick, cold ones skipped while they are safe. In a storm the hot ones grow.",
+            "Pools hot and cold",
+            "Hot pools stand near a threshold and are updated at every tick; cold ones are skipped while safe. A storm makes pools hot.",
             "short",
-            [query("sum by (temperature) (margin_monitor_engine_rows)", "{{temperature}}")],
+            [query("sum by (temperature) (margin_monitor_engine_pools)", "{{temperature}}")],
             stacked=True,
             colours={"hot": "red", "cold": "blue"},
         ),

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import subprocess
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +17,7 @@ from deploy.grafana.generate import DASHBOARDS, FOLDER, render
 from monitor.measures import Durations
 from monitor.service.metrics import CATALOGUE, Exposition, Sample
 from tests.support.commands import needs
+from tests.support.prometheus import Prometheus
 from tests.support.promql import named_series, unknown_names, with_variables
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -157,77 +152,30 @@ class _Scraped(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prometheus that scrapes a sample of every metric and evaluates the shipped rules."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Scraped) as target, socket.create_server(("127.0.0.1", 0)) as free:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A real Prometheus that scrapes a sample of every metric and evaluates the shipped rules."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Scraped) as target:
         threading.Thread(target=target.serve_forever, name="scraped", daemon=True).start()
-        port = free.getsockname()[1]
-        free.close()
-        job = {"job_name": "margin-monitor", "static_configs": [{"targets": [f"127.0.0.1:{target.server_address[1]}"]}]}
-        settings = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(_RULES)], "scrape_configs": [job]}
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        program = shutil.which("prometheus")
-        assert program is not None
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={folder}/prometheus.yml",
-                    f"--storage.tsdb.path={folder}/data",
-                    f"--web.listen-address=127.0.0.1:{port}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_for(lambda: float(_answer(address, "count_over_time(up[1m])")[0]["value"][1]) >= 3, folder / "log")
-            yield address
-        finally:
-            process.terminate()
-            process.wait(10)
-            target.shutdown()
-
-
-def _wait_for(condition: Any, log: Path) -> None:
-    """Asks again until the condition holds; an answer that cannot be had yet is a no."""
-    deadline = time.monotonic() + 30
-    pause = threading.Event()
-    while True:
-        try:
-            if condition():
-                return
-        except (OSError, IndexError, urllib.error.HTTPError):
-            pass
-        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
-        pause.wait(0.1)
-
-
-def _answer(address: str, expression: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{address}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=10) as reply:
-        found = json.load(reply)
-    assert found["status"] == "success", found
-    result = found["data"]["result"]
-    assert isinstance(result, list)
-    return result
+        with Prometheus.running(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{target.server_address[1]}", _RULES) as server:
+            server.wait_for_scrapes(3)
+            yield server
+        target.shutdown()
 
 
 @needs("prometheus")
-def test_every_panel_shows_something(prometheus: str) -> None:
+@pytest.mark.xdist_group("dashboards")
+def test_every_panel_shows_something(prometheus: Prometheus) -> None:
     """With a sample of every metric, no query of any panel is empty or in error."""
-    empty = [(name, title, expression) for name, title, expression in _queries() if not _answer(prometheus, with_variables(expression))]
+    empty = [(name, title, expression) for name, title, expression in _queries() if not prometheus.answer(with_variables(expression))]
 
     assert empty == []
 
 
 @needs("prometheus")
-def test_prometheus_evaluates_every_rule(prometheus: str) -> None:
+@pytest.mark.xdist_group("dashboards")
+def test_prometheus_evaluates_every_rule(prometheus: Prometheus) -> None:
     """A running Prometheus takes the rules, and none of them is in error."""
-    with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=10) as reply:
-        groups = json.load(reply)["data"]["groups"]
+    rules = prometheus.rules()
 
-    assert [(rule["name"], rule.get("lastError")) for group in groups for rule in group["rules"] if rule["health"] == "err"] == []
-    assert sum(len(group["rules"]) for group in groups) == sum(
-        len(group["rules"]) for group in yaml.safe_load(_RULES.read_text())["groups"]
-    )
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] == "err"] == []
+    assert len(rules) == sum(len(group["rules"]) for group in yaml.safe_load(_RULES.read_text(encoding="utf-8"))["groups"])
