@@ -3,8 +3,8 @@
 A power cut can leave half of the last write. With `aof-load-truncated yes` Redis starts all the same, but where the tear lies inside a
 transaction it cuts behind the last whole command *of it* and leaves its MULTI standing: what is written next joins that transaction. At the
 start after the next one, the half of a transaction that nobody committed is carried out together with a later one (seen with 6.2.14 and
-7.0.15), or the later, acknowledged write is thrown away with it (7.0.15). Valkey's pull request 4342 tells the same. So the ledger's Redis has
-that setting off, and refuses a torn file; `redis-check-aof`, which every redis-server is when called by that name, cuts before the MULTI.
+7.0.15), or the later, acknowledged write is thrown away with it (7.0.15). Valkey's pull request 4342 tells the same. So the ledger's Redis
+has that setting off and refuses a torn file; `redis-check-aof`, which every redis-server is when called so, cuts before the MULTI.
 
 What is cut off was never acknowledged, with `appendfsync always`. It is kept beside. Damage elsewhere is left alone: Redis refuses the
 file.

@@ -70,6 +70,22 @@ async def test_the_checker_sees_what_is_wrong(redis: Redis, tmp_path: Path) -> N
     assert checked.twice == 1
 
 
+@pytest.mark.parametrize("plant", ["cursor_early", "no_place", "sink_early"])
+async def test_planted_faults_are_found(redis: Redis, tmp_path: Path, plant: str) -> None:
+    """The cursor moves before the rows of its message, a replay does not know what it decided, a sink says delivered too early."""
+    scenario = Scenario(seed=8, messages=6, bursts=3, updates=4, poisons=0)
+    sink = tmp_path / "sink"
+    await scenario.publish(redis)
+    await scenario.tick(redis, 0, 5)
+    points = ["sink.moved"] if plant == "sink_early" else ["commit.answered"]
+    await kill_at_points(redis, sink, tmp_path, passes=[6, 2, 2, 3], points=points, plant=plant)
+    await scenario.tick(redis, 5)
+    async with rig(redis.url, redis.url, sink, plant=plant) as run:
+        await run.ended()
+
+    assert scenario.check(redis, sink).faults != []
+
+
 @pytest.mark.parametrize("binary", ["installed", "6.2"])
 async def test_killed_at_every_point(binary: str, tmp_path: Path) -> None:
     """Nineteen deaths on one tape, each at another point; what comes out is what an undisturbed run gives."""
@@ -81,7 +97,7 @@ async def test_killed_at_every_point(binary: str, tmp_path: Path) -> None:
         sink = tmp_path / "sink"
         await scenario.publish(redis)
         await scenario.tick(redis, 0, 119)  # without its end, so that no run gets through
-        deaths = await kill_at_points(redis, scenario, sink, tmp_path, passes=[1])
+        deaths = await kill_at_points(redis, sink, tmp_path, passes=[1])
         await scenario.tick(redis, 119)
         async with rig(redis.url, redis.url, sink) as run:
             assert await run.ended() == 0
@@ -98,7 +114,7 @@ async def test_every_fifth_commit_is_struck(redis: Redis, tmp_path: Path, action
     await scenario.publish(redis)
     await scenario.tick(redis)
 
-    strikes, _ = await strike_commits(redis, scenario, tmp_path / "sink", tmp_path, every=5, action=action)
+    strikes, _ = await strike_commits(redis, tmp_path / "sink", tmp_path, every=5, action=action)
 
     assert scenario.check(redis, tmp_path / "sink").faults == []
     assert strikes >= 10

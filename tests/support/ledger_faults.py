@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -22,7 +23,16 @@ from tests.support.ledger_checker import Checked, Tick, check_ledger
 from tests.support.proxy import ACTIONS, FaultProxy
 from tests.support.redis import Redis
 
-__all__ = ["Scenario", "build_fsync_recorder", "kill_at_points", "pause_leaders", "power_cuts", "rig", "strike_commits"]
+__all__ = [
+    "Scenario",
+    "build_fsync_recorder",
+    "kill_at_points",
+    "kill_at_random",
+    "pause_leaders",
+    "power_cuts",
+    "rig",
+    "strike_commits",
+]
 
 _RIG = Path(__file__).with_name("ledger_rig.py")
 _ROOT = Path(__file__).parents[2]
@@ -123,7 +133,7 @@ async def rig(ledger: str, cache: str, sink: Path, *, crash_at: str = "", lease_
 
 
 async def kill_at_points(
-    redis: Redis, scenario: Scenario, sink: Path, folder: Path, *, passes: Iterable[int], points: Iterable[str] = POINTS
+    redis: Redis, sink: Path, folder: Path, *, passes: Iterable[int], points: Iterable[str] = POINTS, **settings: Any
 ) -> Counter[str]:
     """Lets the rig die at each point, at its n-th pass, over and over on one tape. Returns how often it died where.
 
@@ -140,7 +150,7 @@ async def kill_at_points(
                     proxy.arm("drop_request" if count % 2 else "cut_reply", after=3)
                     url = f"unix://{proxy.endpoint.path}"
                 passed = 1 if point.startswith(("settle", "takeover")) else count
-                run = await stack.enter_async_context(rig(url, redis.url, sink, crash_at=f"{point}:{passed}"))
+                run = await stack.enter_async_context(rig(url, redis.url, sink, crash_at=f"{point}:{passed}", **settings))
                 code = await run.ended()
                 if code == -signal.SIGKILL:
                     deaths[point] += 1
@@ -151,7 +161,7 @@ async def kill_at_points(
     return deaths
 
 
-async def kill_at_random(redis: Redis, scenario: Scenario, sink: Path, *, times: int, seed: int) -> int:
+async def kill_at_random(redis: Redis, sink: Path, *, times: int, seed: int) -> int:
     """Kills the rig from outside after random times. Returns how often it was alive to be killed."""
     draw = random.Random(seed)
     killed = 0
@@ -167,7 +177,7 @@ async def kill_at_random(redis: Redis, scenario: Scenario, sink: Path, *, times:
     return killed
 
 
-async def strike_commits(redis: Redis, scenario: Scenario, sink: Path, folder: Path, *, every: int, action: str) -> tuple[int, str]:
+async def strike_commits(redis: Redis, sink: Path, folder: Path, *, every: int, action: str) -> tuple[int, str]:
     """Plays the tape through a proxy that strikes each so many-th EXEC. Returns the strikes and the rig's last line."""
     assert action in ACTIONS
     proxy = FaultProxy(folder / f"{action}.sock", str(redis.server.socket))

@@ -6,6 +6,7 @@ when it lost it, DONE when the tape has ended and everything is delivered.
 
     url, cache     addresses of ledger and cache        lease_s         of the partition
     sink           file that rows are written to        refuse_every    the sink refuses each so many-th row (0: none)
+    plant          a fault put in on purpose, that the checker must find: cursor_early, no_place, sink_early
     flush_each     one commit per message, instead of what has gathered
 """
 
@@ -40,7 +41,8 @@ from monitor.wire.rows import Delivered, Delivery, Refused, Row
 class FileSink:
     """Appends the id of each row to a file, as a receiver outside would have it."""
 
-    def __init__(self, path: Path, refuse_every: int) -> None:
+    def __init__(self, path: Path, refuse_every: int, plant: str = "") -> None:
+        self._skip = plant == "sink_early"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._refuse_every = refuse_every
 
@@ -48,8 +50,14 @@ class FileSink:
         """Writes, or refuses."""
         if self._refuse_every and row.seq % self._refuse_every == 0:
             return Refused("every so many-th")
-        os.write(self._file, f"{row.id} {os.getpid()}\n".encode())
+        if self._skip:
+            asyncio.get_running_loop().call_later(0.05, self._write, row)  # told as delivered before it is
+        else:
+            self._write(row)
         return Delivered()
+
+    def _write(self, row: Row) -> None:
+        os.write(self._file, f"{row.id} {os.getpid()}\n".encode())
 
 
 def say(text: str) -> None:
@@ -73,9 +81,10 @@ async def evaluate(partition: Partition, committer: Committer, before: Head, set
                 end = None if found.end is None else TickPosition(found.end.epoch, found.end.n, 0)
                 await committer.put([Blind(place, end, found.reason)])
                 continue
-            changes, ended = decide(found, settings.get("facts", 100))
+            changes, ended = decide(found, settings)
             place = TickPosition(found.epoch, found.n, len(changes))
-            await committer.put([*changes, TicksRead(found.id, found.epoch, found.n)])
+            read = TicksRead(found.id, found.epoch, found.n)
+            await committer.put([read, *changes] if settings.get("plant") == "cursor_early" else [*changes, read])
             if settings.get("flush_each"):
                 await committer.flush()
     while remaining := await updates.read(count=400):
@@ -84,12 +93,13 @@ async def evaluate(partition: Partition, committer: Committer, before: Head, set
     await committer.flush()
 
 
-def decide(message: TickMessage, facts: int) -> tuple[list[Change], bool]:
+def decide(message: TickMessage, settings: dict[str, Any]) -> tuple[list[Change], bool]:
     """Every tick of a message, in order."""
     body = orjson.loads(message.data)
-    padding = orjson.dumps({"padding": "x" * facts})
+    padding = orjson.dumps({"padding": "x" * settings.get("facts", 100)})
+    no_place = settings.get("plant") == "no_place"
     observed: list[Change] = [
-        Observation(account, pool, Level(level), None, TickPosition(message.epoch, message.n, index), padding)
+        Observation(account, pool, Level(level), None, TickPosition(message.epoch, message.n, 0 if no_place else index), padding)
         for index, (account, pool, level) in enumerate(body["ticks"])
     ]
     return observed, body.get("end", False)
@@ -132,7 +142,7 @@ async def serve(settings: dict[str, Any]) -> None:
         loaded = await partition.load(lambda _account, _document, _hold: None)
         if loaded.complaint is not None:
             say(f"COMPLAINT {loaded.complaint}")
-        sink = FileSink(Path(settings["sink"]), settings.get("refuse_every", 0))
+        sink = FileSink(Path(settings["sink"]), settings.get("refuse_every", 0), settings.get("plant", ""))
         await register_sink(link, 0, "file")
         worker = SinkWorker(link, 0, "file", sink, may_send=committer.may_send)
         committer.listen(worker.wake)
