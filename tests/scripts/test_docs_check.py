@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import docs_check
 import pytest
+import typer
+
+from monitor.service.cli import app
 
 Write = Callable[[str], Path]
 
@@ -30,6 +34,35 @@ def test_links_and_marks_of_every_page_are_good(path: Path) -> None:
     """No link of the repository's own pages leads nowhere, and every mark is understood. `make docs-check` also runs the blocks."""
     assert list(docs_check.broken_links(path)) == []
     list(docs_check.blocks_of(path.read_text(encoding="utf-8")))
+
+
+_NOT_BUILT = {"dead list", "dead replay", "dead drop", "record"}
+"""Commands that pages name ahead of the code. Strike out what is built; the list should become empty."""
+
+
+def _commands(application: typer.Typer, before: str = "") -> set[str]:
+    own = {before + str(command.name or getattr(command.callback, "__name__", "")) for command in application.registered_commands}
+    for group in application.registered_groups:
+        if group.typer_instance is not None:
+            own |= _commands(group.typer_instance, f"{before}{group.name} ")
+    return own
+
+
+@pytest.mark.parametrize("path", _PAGES, ids=lambda path: str(path.relative_to(docs_check.ROOT)))
+def test_every_command_that_a_page_names_exists(path: Path) -> None:
+    """Whoever follows a page at night finds the command."""
+    known = _commands(app)
+    groups = {command.split()[0] for command in known if " " in command} | {"dead"}
+    text = path.read_text(encoding="utf-8")
+    in_code = "\n".join(
+        (
+            *re.findall(r"`[^`]+`", text),
+            *re.findall(r"^ {4,}.*$", text, re.MULTILINE),
+            *(block.text for block in docs_check.blocks_of(text)),
+        )
+    )
+    for named, second in re.findall(r"(?<!-n )margin-monitor ([a-z][a-z-]+)(?: ([a-z]+))?", in_code):
+        assert (f"{named} {second}" if named in groups else named) in known | _NOT_BUILT
 
 
 def test_blocks_are_run_in_one_session(page: Write, capsys: pytest.CaptureFixture[str]) -> None:
