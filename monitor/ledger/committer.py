@@ -68,7 +68,7 @@ class Committer:
         self._flush_to = 0
         self._dropped = False
         self._wake = asyncio.Event()
-        self._moved = asyncio.Condition()
+        self._moved = asyncio.Event()  # replaced each time it is set: wakes all who wait now
         self._listeners: list[asyncio.Event] = []
         self._latest: dict[str, tuple[Level, str | None, int]] = {}  # by pool: the last queued verdict, and how many are queued
         self._versions: dict[str, tuple[AccountVersion, int]] = {}  # by account, likewise
@@ -133,8 +133,7 @@ class Committer:
         Raises QueueDropped until `resume` is called, and the reason when the task has ended.
         """
         while self.queued_bytes > self._high and self.partition.fault is None and self.fatal is None and not self._dropped:
-            async with self._moved:
-                await self._moved.wait()
+            await _wait(self._moved, 0.1)  # a fault of Redis sets no event
         self.put_nowait(changes)
 
     def put_nowait(self, changes: Sequence[Change]) -> None:
@@ -156,9 +155,8 @@ class Committer:
         """Returns when everything queued before is proven to be committed. Raises what ended the task, and QueueDropped."""
         target = self._flush_to = self._put
         self._wake.set()
-        async with self._moved:
-            while self._done < target and self.fatal is None and not self._dropped:
-                await self._moved.wait()
+        while self._done < target and self.fatal is None and not self._dropped:
+            await self._moved.wait()
         if self.fatal is not None:
             raise self.fatal
         if self._dropped:
@@ -166,9 +164,8 @@ class Committer:
 
     async def settled(self) -> None:
         """After a drop: returns when the commit that was under way is done or known not to be. Raises what ended the task."""
-        async with self._moved:
-            while self._flying and self.fatal is None:
-                await self._moved.wait()
+        while self._flying and self.fatal is None:
+            await self._moved.wait()
         if self.fatal is not None:
             raise self.fatal
 
@@ -190,24 +187,19 @@ class Committer:
                 self._flying = len(batch)
                 rows_before = self.statistics.rows
                 await self.partition.commit(batch)
-                await self._finish(len(batch), wrote=self.statistics.rows > rows_before)
+                self._finish(len(batch), wrote=self.statistics.rows > rows_before)
         except LedgerError as error:
             self.fatal = error
             raise
         finally:
-            async with self._moved:
-                self._moved.notify_all()
+            self._tell()
 
     async def _wait(self) -> None:
         if self._urgent or self._flush_to > self._done:
             return
         due = self.partition.proven_at + self.lease_s / 4 - self._clock()
         if due > 0:
-            try:
-                async with asyncio.timeout(due):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
+            await _wait(self._wake, due)
 
     def _take(self) -> list[Change]:
         """The front of the queue, up to 1,000 changes or 1 MiB. It stays queued until it is proven."""
@@ -220,7 +212,7 @@ class Committer:
             batch.append(change)
         return batch
 
-    async def _finish(self, count: int, *, wrote: bool) -> None:
+    def _finish(self, count: int, *, wrote: bool) -> None:
         self._flying = 0
         for _ in range(count):
             self._pop()
@@ -229,8 +221,11 @@ class Committer:
             for event in self._listeners:
                 event.set()
         if count:
-            async with self._moved:
-                self._moved.notify_all()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     def _append(self, change: Change) -> None:
         queue = self._queue
@@ -280,4 +275,13 @@ class Committer:
             self._gone(self._queue.pop())
             self.statistics.dropped_changes += 1
             self._put -= 1
-        self._wake.set()
+        self._tell()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, or for so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

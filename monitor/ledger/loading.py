@@ -8,7 +8,7 @@ see.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -16,12 +16,11 @@ from monitor.errors import LedgerBroken
 from monitor.ledger.connection import ReplyError, Wire, raise_faults
 from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys
-from monitor.ledger.plan import Committed
 from monitor.ledger.records import NOWHERE, AccountVersion, LevelRecord, read_account, read_level
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
 
-__all__ = ["DAMAGED", "Loaded", "OnDocument", "check_events", "load"]
+__all__ = ["DAMAGED", "Contents", "Loaded", "OnDocument", "check_events", "load"]
 
 OnDocument = Callable[[str, bytes | None, str | None], None]
 """Gets account, document (None: removed, or never had one) and hold reason (None: none)."""
@@ -61,15 +60,21 @@ class Loaded:
     complaint: str | None = None
 
 
-async def load(wire: Wire, state: Committed, on_document: OnDocument, *, timeout_s: float) -> Loaded:
-    """Fills `state.levels` and `state.accounts`.
+@dataclass(slots=True)
+class Contents:
+    """All records in force, and what goes into the head about them."""
 
-    Raises LedgerUnavailable, LedgerBroken (foreign types, a stream that is not the head's).
-    """
-    keys = PartitionKeys.of(state.partition)
+    accounts: dict[str, AccountVersion]
+    levels: dict[str, LevelRecord]
+    digest: int
+
+
+async def load(wire: Wire, head: Head, partition: int, on_document: OnDocument, *, timeout_s: float) -> tuple[Contents, Loaded]:
+    """Reads and checks everything. Raises LedgerUnavailable, LedgerBroken (foreign types, a stream that is not the head's)."""
+    keys = PartitionKeys.of(partition)
     await _check_types(wire, keys, timeout_s)
-    head, loaded = state.head, Loaded()
-    await check_events(wire, head, state.partition, timeout_s=timeout_s)
+    await check_events(wire, head, partition, timeout_s=timeout_s)
+    loaded = Loaded()
 
     accounts: dict[str, AccountVersion] = {}
     async for name, sealed in _scan(wire, keys.accounts, timeout_s):
@@ -94,7 +99,7 @@ async def load(wire: Wire, state: Committed, on_document: OnDocument, *, timeout
     digest = _digest_of(accounts, levels)
     if damaged or loaded.damaged_accounts or (digest, len(accounts), len(levels)) != (head.digest, head.accounts, head.levels):
         complaint = (
-            f"partition {state.partition}: {len(accounts)} accounts and {len(levels)} levels, digest {digest:032x}; "
+            f"partition {partition}: {len(accounts)} accounts and {len(levels)} levels, digest {digest:032x}; "
             f"the head says {head.accounts}, {head.levels}, {head.digest:032x}"
         )
         loaded.repaired_levels = await _repair(wire, keys, levels, timeout_s)
@@ -104,14 +109,11 @@ async def load(wire: Wire, state: Committed, on_document: OnDocument, *, timeout
                 loaded.damaged_levels.append(name)
         digest = _digest_of(accounts, levels)
         healed = (digest, len(accounts), len(levels)) == (head.digest, head.accounts, head.levels)
-        loaded.complaint = (
-            f"{complaint}; {len(loaded.repaired_levels)} levels made again from the events{', now all agrees' if healed else ''}"
-        )
-        state.head = replace(state.head, digest=digest, accounts=len(accounts), levels=len(levels))
+        made_again = f"{len(loaded.repaired_levels)} levels made again from the events"
+        loaded.complaint = f"{complaint}; {made_again}{', now all agrees' if healed else ''}"
 
-    state.accounts, state.levels = accounts, levels
     loaded.accounts, loaded.levels = len(accounts), len(levels)
-    return loaded
+    return Contents(accounts, levels, digest), loaded
 
 
 def _digest_of(accounts: dict[str, AccountVersion], levels: dict[str, LevelRecord]) -> int:

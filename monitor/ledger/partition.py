@@ -81,6 +81,7 @@ class Partition:
         self._link = link
         self._ledger, self._partitions = ledger, partitions
         self._clock, self._wall_ms, self._doze = clock, wall_ms, doze
+        self._committing = asyncio.Lock()
         self._term: Head  # the head as our last acquire wrote it
         self._wire: Wire | None = None  # carries the standing WATCH of our own head, or is None
 
@@ -141,7 +142,10 @@ class Partition:
             wire: Wire | None = None
             try:
                 wire = await self._link.open()
-                loaded = await load(wire, state, on_document, timeout_s=max(self._link.timeout_s, 10.0))
+                contents, loaded = await load(wire, state.head, self.number, on_document, timeout_s=max(self._link.timeout_s, 10.0))
+                async with self._committing:  # a heartbeat under way would put back what the head said before
+                    state.accounts, state.levels = contents.accounts, contents.levels
+                    state.head = replace(state.head, accounts=len(contents.accounts), levels=len(contents.levels), digest=contents.digest)
                 crash_at("takeover.loaded")
                 return loaded
             except LedgerUnavailable as error:
@@ -184,6 +188,10 @@ class Partition:
             LedgerBroken: The ledger is not what the protocol allows; a person has to look.
             TailLost: It went back behind what it had acknowledged.
         """
+        async with self._committing:
+            return await self._commit(changes)
+
+    async def _commit(self, changes: Sequence[Change]) -> Plan:
         assert self.in_doubt is None, "settle what is in doubt first"
         crash_at("commit.start")
         while True:
