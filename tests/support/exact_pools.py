@@ -187,14 +187,15 @@ def evaluate_source(_account: str, _pool: str, source: object, prices: Prices) -
 
 
 def random_tiers(rng: random.Random, *, whole: bool = False) -> Tiers:
-    """One to five tiers; continuous, or with the whole position at the row's rate."""
+    """One to five tiers; continuous, or with the whole position at the row's rate. One table in four is steep, with rates up to 0.95."""
     rows: list[tuple[Fraction, Fraction, Fraction]] = []
-    floor, rate = Fraction(0), Fraction(rng.choice([4, 5, 8, 10]), 1000)
+    steep = rng.random() < 0.25
+    floor, rate = Fraction(0), Fraction(rng.choice([4, 5, 8, 10]), 50 if steep else 1000)
     for _ in range(rng.randint(1, 5)):
         deduction = Fraction(0) if whole or not rows else rows[-1][2] + floor * (rate - rows[-1][1])
         rows.append((floor, rate, deduction))
         floor = (floor or Fraction(1000)) * rng.choice([2, 3, 5])
-        rate = min(rate * Fraction(rng.choice([12, 15, 20]), 10), Fraction(1, 2))
+        rate = min(rate * Fraction(rng.choice([12, 15, 20]), 10) * (2 if steep else 1), Fraction(95, 100) if steep else Fraction(1, 2))
     return tuple(rows)
 
 
@@ -218,6 +219,11 @@ def random_pool(
     def leg(name: str, sign: int) -> ExactLeg:
         mark = marks[name]
         notional = Fraction(rng.choice([200, 1000, 3000, 12000, 60000])) * Fraction(rng.randint(500, 2000), 1000)
+        floor = rng.choice(tiers[name])[0]
+        if floor and rng.random() < 0.3:  # near the floor of a tier
+            notional = floor * Fraction(rng.randint(99_000, 101_000), 100_000)
+            if name in inverse_names:
+                notional *= mark / 100
         entry = mark * Fraction(rng.randint(900, 1100), 1000)
         fee = Fraction(5, 10000) if kind == "fee" else Fraction(0)
         if name in inverse_names:

@@ -137,7 +137,7 @@ def random_pool(r: Random, breed: str | None = None) -> Specimen:
     positions: list[Position] = []
     for place in range(r.randint(1, 4)):
         name = f"X{place}"
-        marks[name] = _decimal(r, 1000, 60_000, 1) if coin else _decimal(r, 0.5, 60_000, r.randint(0, 4))
+        marks[name] = _decimal(r, 1000, 60_000, 1) if coin else _decimal(r, 1, 60_000, r.randint(0, 4))
         whole = venue in {"okx", "kraken_futures", "bitmex"}
         instruments[name] = Instrument(
             name=name,
