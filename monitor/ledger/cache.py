@@ -202,11 +202,8 @@ class TicksReader:
 
     async def newest(self) -> TickCursor:
         """Where the stream ends now: to start from there without reading what is kept. Raises LedgerUnavailable."""
-        wire = await self._link.open()
-        try:
-            entries = await wire.call("XREVRANGE", self._stream, "+", "-", "COUNT", 1, timeout_s=self._link.timeout_s)
-        finally:
-            wire.close()
+        timeout_s = self._link.timeout_s
+        entries = await self._link.run(lambda wire: wire.call("XREVRANGE", self._stream, "+", "-", "COUNT", 1, timeout_s=timeout_s))
         last = _message(*entries[0]) if entries else None
         return TickCursor("0-0", 0, 0) if last is None else TickCursor(last.id, last.epoch, last.n)
 
@@ -304,11 +301,7 @@ class StoredPrice:
 
 async def read_marks(link: Link, venue: str) -> dict[str, StoredPrice]:
     """The last prices of a venue by `kind:name`, for a start without enough ticks to read back. What cannot be read is left out."""
-    wire = await link.open()
-    try:
-        pairs = await wire.call("HGETALL", marks_key(venue), timeout_s=max(link.timeout_s, 10.0))
-    finally:
-        wire.close()
+    pairs = await link.run(lambda wire: wire.call("HGETALL", marks_key(venue), timeout_s=max(link.timeout_s, 10.0)))
     found: dict[str, StoredPrice] = {}
     for name, value in zip(pairs[::2], pairs[1::2], strict=True):
         try:

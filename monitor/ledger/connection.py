@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
@@ -41,7 +41,10 @@ Command = tuple[Argument, ...]
 ReplyError = hiredis.ReplyError
 """An error reply: a value in the list that `Wire.exchange` returns. Its text begins with the code."""
 
+_T = TypeVar("_T")
+
 _MISSING = object()
+_MOST_MOVES = 5
 
 _TEMPORARY = frozenset(
     (
@@ -280,6 +283,18 @@ class Link:
         except ConnectionLost:
             self._endpoint = self._origin
             raise
+
+    async def run(self, work: Callable[[Wire], Awaitable[_T]]) -> _T:
+        """What `work` returns on a connection of its own; begun again on the right node when the slot has moved. Raises what it raises."""
+        for _ in range(_MOST_MOVES):
+            wire = await self.open()
+            try:
+                return await work(wire)
+            except Moved as error:
+                self.follow(error)
+            finally:
+                wire.close()
+        raise ConnectionLost(f"{self._endpoint}: sent on {_MOST_MOVES} times: the nodes do not agree where the slot is")
 
     def follow(self, error: BaseException) -> None:
         """Remembers where a MOVED points; other errors change nothing. An empty host means the same host."""

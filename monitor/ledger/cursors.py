@@ -80,27 +80,24 @@ async def register_sink(link: Link, partition: int, name: str) -> str:
 
     Await it before the evaluator's first commit, else the rows between are not for it. Raises LedgerUnavailable (call again).
     """
+    return await link.run(lambda wire: _register(wire, partition, name, link.timeout_s))
+
+
+async def _register(wire: Wire, partition: int, name: str, timeout_s: float) -> str:
     keys = PartitionKeys.of(partition)
-    wire = await link.open()
-    try:
-        replies = await wire.exchange(
-            [("HGET", keys.sinks, name), ("XREVRANGE", keys.events, "+", "-", "COUNT", 1), ("HMGET", keys.head, *FIELDS)],
-            timeout_s=link.timeout_s,
-        )
-        raise_faults(replies)
-        known, newest, values = replies
-        if known is not None:
-            return str(known.decode())
+    replies = await wire.exchange(
+        [("HGET", keys.sinks, name), ("XREVRANGE", keys.events, "+", "-", "COUNT", 1), ("HMGET", keys.head, *FIELDS)], timeout_s=timeout_s
+    )
+    raise_faults(replies)
+    known, newest, values = replies
+    if known is None:
         head = Head.read(values, partition)
         behind_trimmed = f"{0 if head is None else head.trim}-0"
         start = newest[0][0].decode() if newest else behind_trimmed
-        raise_faults(await wire.exchange([("HSETNX", keys.sinks, name, start)], timeout_s=link.timeout_s))
-        return str((await wire.call("HGET", keys.sinks, name, timeout_s=link.timeout_s)).decode())
-    except LedgerUnavailable as error:
-        link.follow(error)
-        raise
-    finally:
-        wire.close()
+        replies = await wire.exchange([("HSETNX", keys.sinks, name, start), ("HGET", keys.sinks, name)], timeout_s=timeout_s)
+        raise_faults(replies)
+        known = replies[1]
+    return str(known.decode())
 
 
 class SinkWorker:

@@ -68,44 +68,43 @@ async def verify_partition(link: Link, partition: int, *, on_row: OnRow | None =
 
     Raises LedgerUnavailable, and LedgerBroken when there is no sound head to start from.
     """
-    wire = await link.open()
-    timeout_s = max(link.timeout_s, 10.0)
-    try:
-        head = await _head(wire, partition, timeout_s)
-        report = Verification(partition, head.ledger, head.trim + 1, head.seq, head.trim)
-        pools: dict[str, dict[str, Any]] = {}
-        chain, seq, after = head.trim_hash, head.trim, f"{head.trim}-{2**64 - 1}"
-        while seq < head.seq:
-            rows = await read_rows(wire, partition, after, count=1000, timeout_s=timeout_s)
-            if not rows:
-                report.fault(f"rows {seq + 1} to {head.seq} are missing at the end")
+    return await link.run(lambda wire: _verify(wire, partition, on_row, max(link.timeout_s, 10.0)))
+
+
+async def _verify(wire: Wire, partition: int, on_row: OnRow | None, timeout_s: float) -> Verification:
+    head = await _head(wire, partition, timeout_s)
+    report = Verification(partition, head.ledger, head.trim + 1, head.seq, head.trim)
+    pools: dict[str, dict[str, Any]] = {}
+    chain, seq, after = head.trim_hash, head.trim, f"{head.trim}-{2**64 - 1}"
+    while seq < head.seq:
+        rows = await read_rows(wire, partition, after, count=1000, timeout_s=timeout_s)
+        if not rows:
+            report.fault(f"rows {seq + 1} to {head.seq} are missing at the end")
+            break
+        if rows[0].seq != seq + 1 and seq == report.first - 1:
+            now = await _head(wire, partition, timeout_s)
+            if now.trim > head.trim:  # the front was trimmed while we looked: begin behind the new anchor
+                report.first, report.trimmed = now.trim + 1, now.trim
+                chain, seq, after = now.trim_hash, now.trim, f"{now.trim}-{2**64 - 1}"
+                head = now
+                report.last = head.seq
+                continue
+        for row in rows:
+            if row.seq > head.seq:
                 break
-            if rows[0].seq != seq + 1 and seq == report.first - 1:
-                now = await _head(wire, partition, timeout_s)
-                if now.trim > head.trim:  # the front was trimmed while we looked: begin behind the new anchor
-                    report.first, report.trimmed = now.trim + 1, now.trim
-                    chain, seq, after = now.trim_hash, now.trim, f"{now.trim}-{2**64 - 1}"
-                    head = now
-                    report.last = head.seq
-                    continue
-            for row in rows:
-                if row.seq > head.seq:
-                    break
-                if row.seq != seq + 1:
-                    report.fault(f"rows {seq + 1} to {row.seq - 1} are missing before {row.id}")
-                elif row.hash != chain_hash(chain, row.id, row.body):
-                    report.fault(f"{row.id}: its hash does not follow from the row before and its body: one of them was altered")
-                chain, seq, after = row.hash, row.seq, row.stream_id
-                _check_row(row, report, pools, on_row)
-            if rows[-1].seq >= head.seq:
-                break
-        if seq == head.seq and chain != head.hash:
-            report.fault(f"the last row's hash is not the head's: row {seq} was altered")
-        report.pools = len(pools)
-        await _check_levels(wire, head, partition, pools, report, timeout_s)
-        return report
-    finally:
-        wire.close()
+            if row.seq != seq + 1:
+                report.fault(f"rows {seq + 1} to {row.seq - 1} are missing before {row.id}")
+            elif row.hash != chain_hash(chain, row.id, row.body):
+                report.fault(f"{row.id}: its hash does not follow from the row before and its body: one of them was altered")
+            chain, seq, after = row.hash, row.seq, row.stream_id
+            _check_row(row, report, pools, on_row)
+        if rows[-1].seq >= head.seq:
+            break
+    if seq == head.seq and chain != head.hash:
+        report.fault(f"the last row's hash is not the head's: row {seq} was altered")
+    report.pools = len(pools)
+    await _check_levels(wire, head, partition, pools, report, timeout_s)
+    return report
 
 
 async def _head(wire: Wire, partition: int, timeout_s: float) -> Head:
