@@ -52,7 +52,7 @@ import numpy.typing as npt
 from monitor.engine.compiled import kernel
 from monitor.engine.kernels import find_segment, write_band
 
-__all__ = ["REACH", "SCRATCH", "lay", "measure"]
+__all__ = ["REACH", "SCRATCH", "headrooms", "lay", "measure"]
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +84,7 @@ def cube_root(x: float) -> float:
     """Within 6% of the cube root of x >= 0, by dividing the exponent."""
     bits = np.float64(x).view(np.int64) // 3 + THIRD_OF_ONE
     root: float = np.int64(bits).view(np.float64)
-    return root  # type: ignore[no-any-return]
+    return root
 
 
 @kernel
@@ -92,13 +92,25 @@ def marginal_rate(segments: Array, k: int, n: float, allowed: float) -> float:
     """Highest marginal rate of the schedule of row k from size n to n*(1+R), or to the next jump that ends the band."""
     top = n * (1.0 + REACH)
     s = segments[k]
-    rate = s.rate + 2.0 * s.curve * top
+    rate: float = s.rate + 2.0 * s.curve * top
     while segments[k].upto < top:
         if segments[k + 1].jump > 0.0 and s.jumps > allowed:
             break
         k += 1
         rate = max(rate, segments[k].rate + 2.0 * segments[k].curve * top)
     return rate
+
+
+@kernel
+def headrooms(lines: Array, level: int, E: float, M: float, bound: float) -> tuple[float, float]:
+    """(u, v) less their error bounds, times SHARE; NO_EDGE for one that does not matter at this level."""
+    u = NO_EDGE
+    if lines[0, level] != 0.0:
+        u = SHARE * (lines[0, level] * E - lines[1, level] * M - (lines[0, level] + lines[1, level]) * bound)
+    v = NO_EDGE
+    if lines[2, level] != 0.0:
+        v = SHARE * (lines[3, level] * M - lines[2, level] * E - (lines[2, level] + lines[3, level]) * bound)
+    return u, v
 
 
 @kernel
@@ -115,11 +127,11 @@ def measure(
     E: float,
     M: float,
     bound: float,
-) -> tuple[float, float, float, int]:
+) -> tuple[float, float, float]:
     """Slopes of a known pool at the present prices, into `scratch`.
 
     Returns:
-        (exits, cu, cv, rows): expected exits per tick and row of the best band; budgets per unit of weight, inf for a functional that does not
+        (exits, cu, cv): expected exits per tick and row of the best band; budgets per unit of weight, inf for a functional that does not
         matter at this level. exits is inf where no band is possible: a functional lies within its error bound of 0.
     """
     pool = pools[p]
@@ -128,15 +140,11 @@ def measure(
     bu = lines[1, level]
     av = lines[2, level]
     bv = lines[3, level]
-    Hu = NO_EDGE
-    if au != 0.0:
-        Hu = SHARE * (au * E - bu * M - (au + bu) * bound)
-    Hv = NO_EDGE
-    if av != 0.0:
-        Hv = SHARE * (bv * M - av * E - (av + bv) * bound)
+    Hu, Hv = headrooms(lines, level, E, M, bound)
     H = min(Hu, Hv)
+    pool.room = H
     if not H > 0.0:
-        return np.inf, 0.0, 0.0, 0
+        return np.inf, 0.0, 0.0
     allowed = JUMPS * H / (max(1, pool.legs + pool.assets) * max(1.0, bu, bv))
     rows = 0
     i = pool.leg
@@ -288,14 +296,14 @@ def measure(
             i = end
     cu = np.inf
     cv = np.inf
-    share = 1.0 - JUMPS
+    share = 1.0 - JUMPS  # what jumps were allowed is taken out here
     if au != 0.0 and Wu > 0.0:
         exits += Wu * Wu * Wu / (Hu * Hu)
         cu = share * Hu / Wu
     if av != 0.0 and Wv > 0.0:
         exits += Wv * Wv * Wv / (Hv * Hv)
         cv = share * Hv / Wv
-    return exits / max(1, rows), cu, cv, rows
+    return exits / max(1, rows), cu, cv
 
 
 @kernel
@@ -314,7 +322,6 @@ def lay(
 ) -> None:
     """Writes the bands that `measure` found. A pool without a band (exits inf) gets the one that every tick leaves."""
     pool = pools[p]
-    pool.exits = exits
     row = 0
     for i in range(pool.leg, pool.leg + pool.legs):
         leg = legs[i]

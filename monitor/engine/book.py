@@ -84,7 +84,11 @@ POOL = np.dtype(
         ("constant", "f8"),  # equity that no price moves
         ("floor", "f8"),  # requirement that no price moves
         ("slack", "f8"),  # bound on form against exact, beyond rounding
-        ("exits", "f4"),  # expected exits per tick of a row, of the band it has; inf: no band
+        (
+            "exits",
+            "f4",
+        ),  # expected exits per tick of a row when its band was laid or it became hot, by unit of the book's variance; inf: no band
+        ("room", "f4"),  # least of its headrooms then
         ("leg", "i4"),  # first leg
         ("asset", "i4"),  # first asset, of a multi-asset pool
         ("slot", "i4"),  # hot slot, -1 when it is cold

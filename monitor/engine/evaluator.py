@@ -157,7 +157,7 @@ class Evaluator:
         self._sides: Array = np.zeros(2 * b.BLOCK, np.float32)
         self._y_after: Array = np.zeros(1024)
         self._ladder, self._lines, self._lines32 = _ladders(thresholds)
-        self._policy: Array = np.array([_per_moves(hot_moves), _per_moves(hot_moves_fresh), 1 / 1.5**2, 1 / 1.5**2])
+        self._policy: Array = np.array([_per_moves(hot_moves), _per_moves(hot_moves_fresh), 1 / 1.5**2, 1 / 1.5**2, b.FIRST_VARIANCE])
         self._last: Array = NO_NUMBERS
         self._names: dict[tuple[str, PriceKind, str], Array] = {}
         self._names_made_at = 0
@@ -440,6 +440,9 @@ class Evaluator:
         """
         book = self._book
         start = self._cursor
+        if not start:
+            rows = book.columns["colds"]
+            self._policy[loop.VARIANCE] = max(float((book.columns["variance"] * rows).sum() / max(1, rows.sum())), 1e-30)
         end = min(start + budget, book.pools_end)
         if budget > len(self._events):
             self._events = np.zeros(budget, b.EVENT)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.engine.bands import lay, measure
+from monitor.engine.bands import headrooms, lay, measure
 from monitor.engine.book import (
     BAND_MISSES,
     BLOCK,
@@ -74,6 +74,7 @@ PROMOTE_LINEAR: Final = 0  # expected exits per tick and row above which a pool 
 PROMOTE_FRESH: Final = 1
 STAY_HOT: Final = 2  # a hot pool is let go below this part of it
 WIDEN: Final = 3  # a band is laid anew by the pass when its expected exits fall below this part
+VARIANCE: Final = 4  # of the book: mean over its rows, made anew for each pass
 
 GIVE_UP: Final = 1 << 30  # a tick later than any
 
@@ -243,7 +244,8 @@ def rest(
     if pool.state != KNOWN or E != E:
         open_bands(pools, legs, columns, bands, p)
         return
-    exits, cu, cv, _ = measure(pools, legs, assets, segments, y, columns, lines, scratch, p, E, M, bound_of(pool.legs, G, jumps))
+    exits, cu, cv = measure(pools, legs, assets, segments, y, columns, lines, scratch, p, E, M, bound_of(pool.legs, G, jumps))
+    pool.exits = exits / policy[VARIANCE]
     if exits > policy[PROMOTE_LINEAR if pool.kind == LINEAR else PROMOTE_FRESH] and promote(
         pools, legs, segments, y, columns, bands, hot, slots, free_slots, lines32, tally, p, E, M, G, jumps
     ):
@@ -579,8 +581,9 @@ def run_pass(
     Finds pools whose level is not what it should be (`BAND_MISSES`; an event comes of it all the same), and pools that a price taken away
     made unknown. Feeds the histogram of ratios, the counts by verdict and the worst pools.
     """
+    widen = 1.0 / np.sqrt(policy[WIDEN])
+    least = worst[len(worst) - 1]
     for p in range(start, end):
-        prefetch(legs, pools[min(p + 8, end - 1)].leg)
         pool = pools[p]
         if pool.state == FREE:
             continue
@@ -591,32 +594,37 @@ def run_pass(
             counts[pool.level if pool.state == KNOWN else 5] += 1
             continue
         E, M, G, jumps = evaluate(pools, legs, assets, segments, y, p)
-        tally[EVALUATIONS] += 1
         bound = bound_of(pool.legs, G, jumps)
-        after = next_level(pool.level, E, M, bound, ladder)
-        if after == AMBIGUOUS:
-            defer(pools, deferred, tally, p, GIVE_UP)
-            counts[pool.level if pool.state == KNOWN else 5] += 1
-            continue
-        if pool.state == KNOWN and after != NO_LEVEL and after != pool.level:
-            tally[BAND_MISSES] += 1
         known = pool.state == KNOWN
-        record(pools, events, tally, p, GIVE_UP, after)
-        if after == NO_LEVEL:
-            counts[5] += 1
-            if known and pool.slot < 0:
-                open_bands(pools, legs, columns, bands, p)
-            if pool.slot >= 0:
-                arm(pools, slots, lines32, p, E, M, G, jumps)
-            continue
-        counts[after] += 1
+        u, v = headrooms(lines, pool.level, E, M, bound)
+        H = min(u, v)
+        if not (known and H > 0.0):
+            after = next_level(pool.level, E, M, bound, ladder)
+            if after == AMBIGUOUS:
+                defer(pools, deferred, tally, p, GIVE_UP)
+                counts[pool.level if known else 5] += 1
+                continue
+            if known and after != NO_LEVEL and after != pool.level:
+                tally[BAND_MISSES] += 1
+            record(pools, events, tally, p, GIVE_UP, after)
+            if after == NO_LEVEL:
+                counts[5] += 1
+                if pool.slot >= 0:
+                    arm(pools, slots, lines32, p, E, M, G, jumps)
+                elif known:
+                    open_bands(pools, legs, columns, bands, p)
+                continue
+            u, v = headrooms(lines, pool.level, E, M, bound)
+            H = min(u, v)
+            pool.exits = np.inf
+        counts[pool.level] += 1
         ratio = M / E if E > 0.0 else np.inf
         place_of = 0
-        while place_of < len(edges) and ratio > edges[place_of]:
-            place_of += 1
+        for k in range(len(edges)):
+            place_of += 1 if ratio > edges[k] else 0
         histogram[place_of] += 1
         badness = ratio if E > 0.0 else 1e30 - E
-        if badness > worst[len(worst) - 1]:
+        if badness > least:
             k = len(worst) - 1
             while k > 0 and worst[k - 1] < badness:
                 worst[k] = worst[k - 1]
@@ -624,18 +632,28 @@ def run_pass(
                 k -= 1
             worst[k] = badness
             worst_pools[k] = p
-        expected, cu, cv, _ = measure(pools, legs, assets, segments, y, columns, lines, scratch, p, E, M, bound)
+            least = worst[len(worst) - 1]
+        # Slopes change slowly: what is expected now follows from what was, by headroom and by the variance of the book. Only where that would
+        # change something are they worked out.
+        change = pool.room / H
+        expected = pool.exits * policy[VARIANCE] * change * change
         promotes = policy[PROMOTE_LINEAR if pool.kind == LINEAR else PROMOTE_FRESH]
         if pool.slot >= 0:
-            if expected < promotes * policy[STAY_HOT]:
-                demote(pools, legs, columns, hot, free_slots, tally, p)
-                tally[DEMOTIONS] += 1
-                lay(pools, legs, y, columns, bands, blocks, scratch, p, expected, cu, cv)
-            else:
-                arm(pools, slots, lines32, p, E, M, G, jumps)
-        elif expected > promotes:
-            if promote(pools, legs, segments, y, columns, bands, hot, slots, free_slots, lines32, tally, p, E, M, G, jumps):
+            arm(pools, slots, lines32, p, E, M, G, jumps)
+            if expected < promotes * policy[STAY_HOT] or pool.exits == np.inf:
+                expected, cu, cv = measure(pools, legs, assets, segments, y, columns, lines, scratch, p, E, M, bound)
+                pool.exits = expected / policy[VARIANCE]
+                if expected < promotes * policy[STAY_HOT]:
+                    demote(pools, legs, columns, hot, free_slots, tally, p)
+                    tally[DEMOTIONS] += 1
+                    lay(pools, legs, y, columns, bands, blocks, scratch, p, expected, cu, cv)
+        elif pool.exits == np.inf or H > widen * pool.room or expected > promotes:
+            expected, cu, cv = measure(pools, legs, assets, segments, y, columns, lines, scratch, p, E, M, bound)
+            pool.exits = expected / policy[VARIANCE]
+            if expected > promotes and promote(
+                pools, legs, segments, y, columns, bands, hot, slots, free_slots, lines32, tally, p, E, M, G, jumps
+            ):
                 tally[PROMOTIONS] += 1
-        elif not known or expected < pool.exits * policy[WIDEN]:
-            lay(pools, legs, y, columns, bands, blocks, scratch, p, expected, cu, cv)
-            tally[REBANDED] += 1
+            else:
+                lay(pools, legs, y, columns, bands, blocks, scratch, p, expected, cu, cv)
+                tally[REBANDED] += 1
