@@ -9,7 +9,7 @@ refused         the receiver will never take this row: the worker puts it into t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ import orjson
 
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
-__all__ = ["Backoff", "Reason", "Sink", "SinkStatistics", "read_body"]
+__all__ = ["Backoff", "Reason", "Sink", "SinkStatistics", "is_addressed_to", "read_body", "shortened"]
 
 
 class Reason(StrEnum):
@@ -60,6 +60,26 @@ def read_body(row: Row) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ValueError(f"row {row.id} is not a JSON object")  # noqa: TRY004 - one kind of error for a row that cannot be read
     return body
+
+
+def is_addressed_to(body: Mapping[str, Any], sink: str) -> bool:
+    """Whether a row is for the sink: every event is, a notice only for the sinks that its route names."""
+    sinks = body.get("sinks")
+    return not isinstance(sinks, list) or sink in sinks
+
+
+def shortened(payload: bytes, body: Mapping[str, Any], most_bytes: int) -> bytes:
+    """The payload itself, or where it is too long the same without inputs, positions and cure, one after the other; `truncated` names them.
+
+    The result may still be too long: then it is the shortest there is.
+    """
+    if len(payload) <= most_bytes:
+        return payload
+    for left_out in (("inputs",), ("inputs", "positions"), ("inputs", "positions", "cure")):
+        payload = orjson.dumps({**{key: value for key, value in body.items() if key not in left_out}, "truncated": left_out})
+        if len(payload) <= most_bytes:
+            break
+    return payload
 
 
 @runtime_checkable

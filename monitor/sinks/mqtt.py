@@ -31,7 +31,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from monitor.margin.levels import Level
-from monitor.sinks.base import Backoff, Reason, SinkStatistics, read_body
+from monitor.sinks.base import Backoff, Reason, SinkStatistics, is_addressed_to, read_body, shortened
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
 __all__ = ["MqttOptions", "MqttSink", "topic_level"]
@@ -160,6 +160,8 @@ class MqttSink:
             body = read_body(row)
         except ValueError as error:
             return self.statistics.count(Refused(Reason.REJECTED, str(error)))
+        if not is_addressed_to(body, self.name):
+            return Delivered()
         account = str(body.get("account", ""))
         before, mine = self._turns.get(account), _Turn()
         self._turns[account] = mine
@@ -220,15 +222,8 @@ class MqttSink:
         allowed = self._options.max_payload_bytes
         if connection.maximum_packet_size is not None:
             allowed = min(allowed, connection.maximum_packet_size - TOPIC_BYTES)
-        payload = row.body
-        if len(payload) <= allowed:
-            return payload
-        self.statistics.trimmed += 1
-        for left_out in (("inputs",), ("inputs", "positions"), ("inputs", "positions", "cure")):
-            kept = {key: value for key, value in body.items() if key not in left_out}
-            payload = orjson.dumps({**kept, "truncated": left_out})
-            if len(payload) <= allowed:
-                break
+        payload = shortened(row.body, body, allowed)
+        self.statistics.trimmed += payload is not row.body
         return payload
 
     async def _publish(self, row: Row, body: Mapping[str, Any]) -> Delivery:
