@@ -18,7 +18,7 @@ import orjson
 from monitor.feeds.publisher import OnSlow, Publisher, WriteBatches
 from monitor.feeds.simulator import Simulator
 from monitor.feeds.supervisor import VenueFeed
-from monitor.feeds.tape import Moment
+from monitor.feeds.tape import Moment, Sent
 from monitor.feeds.venues import dialect_of, profile_of
 from monitor.wire.frames import Wanted
 from monitor.wire.prices import PriceBatch
@@ -99,7 +99,7 @@ def _send(pipe: Connection, shape: Shape, symbols: int, count: int) -> None:
     """The sending process."""
 
     async def serve() -> None:
-        tape: list[Moment] = [(0.0, frame) for frame in sample_frames(shape, symbols, count)]
+        tape: list[Moment] = [(0.0, Sent("", frame)) for frame in sample_frames(shape, symbols, count)]
         simulator = Simulator(dialect_of(VENUE), tape, speed="max")
         async with simulator.running():
             pipe.send(simulator.url)

@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 from monitor.errors import ConfigError
 from monitor.feeds.clock import SYSTEM_CLOCK, Clock
 from monitor.feeds.faults import Faults, go_half_open, reset, send_slowly
-from monitor.feeds.tape import Moment
+from monitor.feeds.tape import Moment, Sent
 from monitor.wire.dialects.base import Dialect, Peer
 from monitor.wire.quotes import Quotes
 
@@ -58,11 +58,17 @@ class SimulatorStatistics:
 class Client:
     """One connection as the simulator sees it."""
 
-    def __init__(self, connection: ServerConnection, peer: Peer, clock: Clock) -> None:
-        self.connection, self.peer = connection, peer
+    def __init__(self, connection: ServerConnection, peer: Peer, path: str, clock: Clock) -> None:
+        self.connection, self.peer, self.path = connection, peer, path
         self.opened_at = clock.monotonic()
         self.half_open = False
         self.heard_at: deque[float] = deque()
+
+    def frames(self, what: Quotes | Sent) -> list[bytes]:
+        """What of a moment this connection is sent."""
+        if isinstance(what, Quotes):
+            return self.peer.frames(what)
+        return [what.data] if what.path in {"", self.path} else []
 
 
 class Simulator:
@@ -84,7 +90,8 @@ class Simulator:
 
         Args:
             dialect: The venue's side of its protocol.
-            tape: What is played. Quotes become each connection's frames; raw frames go to every connection that subscribed anything.
+            tape: What is played. Quotes become each connection's frames; frames go to the connections of their
+                path that subscribed anything.
             speed: Times as fast as the tape's own time, or "max".
             stamp: Event times sent: the tape's own, or the present ("now": what an exchange would send; delays can then be measured).
             session_s: Age at which connections are cut, in place of the venue's own.
@@ -174,7 +181,7 @@ class Simulator:
         peer = self.dialect.peer(unquote(connection.request.path))
         assert peer is not None, "admitted"
         peer.refuse = self.faults.refuse_topics
-        client = Client(connection, peer, self._clock)
+        client = Client(connection, peer, connection.request.path.partition("?")[0], self._clock)
         self.clients.add(client)
         self.statistics.connections += 1
         self.statistics.open_now += 1
@@ -256,7 +263,7 @@ class Simulator:
                 continue
         self._played.set()
 
-    async def _send(self, what: Quotes | bytes) -> None:
+    async def _send(self, what: Quotes | Sent) -> None:
         """One moment to every client, one after the other: at full speed the slowest reader sets the pace."""
         if isinstance(what, Quotes):
             if self._stamp == "now":
@@ -271,8 +278,7 @@ class Simulator:
         for client in list(self.clients):
             if not client.peer.topics or client.half_open or self.faults.silent:
                 continue
-            frames = [what] if isinstance(what, bytes) else client.peer.frames(what)
-            await self.send(client, self.faults.frames(frames))
+            await self.send(client, self.faults.frames(client.frames(what)))
 
     async def send(self, client: Client, frames: Sequence[bytes]) -> None:
         """Sends frames to one client as they stand; a client that has gone is no error."""

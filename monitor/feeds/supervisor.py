@@ -25,6 +25,9 @@ log = structlog.get_logger()
 SWEEP_S = 0.25
 """How often ages are looked at: a stale name is told at most this long after its limit."""
 
+MEASURE_S = 0.001
+"""Delays are measured at most this often: of a burst read at once, the first."""
+
 AGAIN_S = 30.0
 AGAIN_AT_MOST_S = 600.0
 """A topic whose names are all silent is subscribed again at once, then after 30 s, 60 s ... 10 minutes."""
@@ -48,6 +51,7 @@ class _Slot:
         self.freshness.down_since = feed.now()
         self.sessions: set[Session] = set()
         self.shared = False
+        self._measured_at = -1.0
         self._again: dict[str, tuple[float, float]] = {}
         self.stopped = asyncio.Event()
 
@@ -102,7 +106,8 @@ class _Slot:
             if kept.kind is PriceKind.MARK:
                 statistics.marks += count
             time_ms = kept.venue_times_ms[-1]
-            if time_ms:
+            if time_ms and now - self._measured_at >= MEASURE_S:
+                self._measured_at = now
                 delay_s = kept.received_at_ns / 1e9 - time_ms / 1e3
                 statistics.delay.observe(delay_s)
                 statistics.skew.observe(delay_s, now)

@@ -19,18 +19,29 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
+from urllib.parse import urlsplit
 
 import orjson
 
-from monitor.errors import ConfigError
+from monitor.errors import CodecError, ConfigError
+from monitor.feeds.profile import VenueProfile
 from monitor.margin.prices import PriceKind
+from monitor.wire.frames import Codec, Confirmed, Denied, Pong
 from monitor.wire.price_text import BadNumber, price_of
 from monitor.wire.quotes import Quotes
 
-__all__ = ["Frame", "Moment", "candle_tape", "capture_frames", "frames_tape", "read_capture", "read_recording"]
+__all__ = ["Frame", "Moment", "Sent", "candle_tape", "capture_frames", "frames_tape", "read_capture", "read_recording"]
 
-Moment = tuple[float, Quotes | bytes]
-"""Seconds since the tape's start, and what is sent then: quotes (the dialect makes frames of them) or the bytes of one frame."""
+
+class Sent(NamedTuple):
+    """One frame as it was sent, and the path of the address it came from; "" goes to every connection."""
+
+    path: str
+    data: bytes
+
+
+Moment = tuple[float, Quotes | Sent]
+"""Seconds since the tape's start, and what is sent then: quotes (the dialect makes frames of them) or one frame as it stands."""
 
 _INTERVAL_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _COLUMNS = ("open", "high", "low", "close")
@@ -136,14 +147,35 @@ def _open_text(path: Path) -> IO[str]:
         raise ConfigError(source=str(path), key="file", value=str(error.strerror), expected="a readable candle file") from None
 
 
-def frames_tape(frames: Iterable[Frame]) -> Iterator[Moment]:
-    """Raw frames as they were received: seconds since the first one. A receive clock that went back does not go back here."""
+def frames_tape(frames: Iterable[Frame], profile: VenueProfile | None = None) -> Iterator[Moment]:
+    """Raw frames as they were received: seconds since the first one. A receive clock that went back does not go back here.
+
+    `profile`: of the venue they are from. Then each goes to connections of the address it came from only, and the venue's answers to the
+    requests of back then are left out: the simulator gives its own.
+    """
     first: int | None = None
     last = 0.0
+    codecs: dict[str, Codec] = {}
     for frame in frames:
         first = frame.received_at_ns if first is None else first
         last = max(last, (frame.received_at_ns - first) / 1e9)
-        yield last, frame.data
+        path = ""
+        if profile is not None and frame.endpoint in profile.endpoints:
+            path = urlsplit(profile.endpoints[frame.endpoint]).path
+            if frame.endpoint not in codecs:
+                codecs[frame.endpoint] = profile.codec(frame.endpoint)
+            if _is_answer(codecs[frame.endpoint], frame):
+                continue
+        yield last, Sent(path, frame.data)
+
+
+def _is_answer(codec: Codec, frame: Frame) -> bool:
+    """Whether a frame only answers a request that nobody has made now."""
+    try:
+        decoded = codec.decode(frame.data, frame.received_at_ns)
+    except CodecError:
+        return False
+    return not decoded.batches and any(isinstance(control, Confirmed | Denied | Pong) for control in decoded.controls)
 
 
 def read_recording(path: Path) -> Iterator[Frame]:

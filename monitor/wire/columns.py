@@ -49,8 +49,8 @@ class Columns:
             decoded.reject(Fault.BAD_TIME)
             return False
         good = price_of(value)
-        if isinstance(good, BadNumber):
-            decoded.reject(good.value)
+        if type(good) is not float:
+            decoded.reject(str(good))
             return False
         decoded.batches.append(
             PriceBatch(

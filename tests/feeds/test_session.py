@@ -447,7 +447,7 @@ async def test_a_recording_replays_to_the_same_prices(tmp_path: Path) -> None:
     recorder.close()
 
     [file] = list(tmp_path.iterdir())  # noqa: ASYNC240 - a test's folder
-    simulator = Simulator(binance_usdm(), frames_tape(capture_frames(file)), speed="max")
+    simulator = Simulator(binance_usdm(), frames_tape(capture_frames(file), BINANCE_USDM), speed="max")
     async with simulator.running():
         feed = VenueFeed(BINANCE_USDM.at(simulator.url), Wanted(everything=True), second.put)
         async with running(feed):

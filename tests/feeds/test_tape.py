@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from monitor.errors import ConfigError
-from monitor.feeds.tape import Frame, candle_tape, capture_frames, frames_tape, read_capture, read_recording
+from monitor.feeds.tape import Frame, Sent, candle_tape, capture_frames, frames_tape, read_capture, read_recording
+from monitor.feeds.venues import PROFILES
 from monitor.margin.prices import PriceKind
 from monitor.wire.quotes import Quotes
 from tests.support.shared import SHARED, needs_shared
@@ -90,7 +91,21 @@ def test_frames_keep_their_distance_and_never_go_back() -> None:
     """Offsets are seconds since the first frame; a receive clock that steps back holds still."""
     frames = [Frame(1_000_000_000, "", b"a"), Frame(3_500_000_000, "", b"b"), Frame(2_000_000_000, "", b"c")]
 
-    assert list(frames_tape(frames)) == [(0.0, b"a"), (2.5, b"b"), (2.5, b"c")]
+    assert list(frames_tape(frames)) == [(0.0, Sent("", b"a")), (2.5, Sent("", b"b")), (2.5, Sent("", b"c"))]
+
+
+def test_answers_of_back_then_are_not_played() -> None:
+    """With the venue's profile a frame goes to its own address, and confirmations and pongs stay out; notices and prices are played."""
+    profile = PROFILES["bybit"]
+    mark = b'{"topic":"tickers.BTCUSD","type":"snapshot","data":{"symbol":"BTCUSD","markPrice":"1"},"ts":1790143909000}'
+    frames = [
+        Frame(1_790_143_909_000_000_000, "linear", b'{"success":true,"ret_msg":"","req_id":"1","op":"subscribe"}'),
+        Frame(1_790_143_909_000_000_000, "linear", b'{"success":true,"ret_msg":"pong","req_id":"2","op":"ping"}'),
+        Frame(1_790_143_910_000_000_000, "inverse", mark),
+        Frame(1_790_143_911_000_000_000, "linear", b"{"),
+    ]
+
+    assert list(frames_tape(frames, profile)) == [(1.0, Sent("/v5/public/inverse", mark)), (2.0, Sent("/v5/public/linear", b"{"))]
 
 
 def test_a_capture_pairs_payloads_with_times(tmp_path: Path) -> None:
