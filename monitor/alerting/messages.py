@@ -129,7 +129,11 @@ def line(body: Mapping[str, Any]) -> str:
     """An event in one line for consoles and logs, clean but without escapes for markup.
 
     `2026-11-20T12:00:00.123Z MARGIN CALL acme-1 cross:USDT (desk, binance_usdm) ratio=83.11% equity=... cause=...`
+    A finished notice is told by its title.
     """
+    if body.get("kind") == "notice":
+        title = clean(body.get("title", "?"))
+        return f"{utc(body.get('at_ms'))} NOTICE {clean(body.get('route', '?'))}: {title} id={clean(body.get('id', '?'))}"
     parts = [utc(_milliseconds(body.get("decided_at_ns"))), headline(body)]
     where = ", ".join(clean(body[key]) for key in ("group", "venue") if body.get(key))
     if where:

@@ -7,7 +7,7 @@ import sys
 from typing import TextIO
 
 from monitor.alerting.messages import line
-from monitor.sinks.base import Reason, SinkStatistics, read_body
+from monitor.sinks.base import Reason, SinkStatistics, is_addressed_to, read_body
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
 __all__ = ["ConsoleSink"]
@@ -39,6 +39,8 @@ class ConsoleSink:
             body = read_body(row)
         except ValueError as error:
             return self.statistics.count(Refused(Reason.REJECTED, str(error)))
+        if not is_addressed_to(body, self.name):
+            return Delivered()
         encoding = self._stream.encoding or "utf-8"
         text = line(body).encode(encoding, "backslashreplace").decode(encoding)
         while len(text.encode(encoding)) >= PIPE_BUF:

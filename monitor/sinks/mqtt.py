@@ -3,6 +3,7 @@
     <prefix>/<group>/<account>/event          QoS 1, the row's bytes as they stand in the ledger (`id` holds partition, seq and token)
     <prefix>/<group>/<account>/level          QoS 1, retained: the account, worst of its pools
     <prefix>/<group>/<account>/level/<pool>   QoS 1, retained: one pool. `.../level/#` matches both
+    <prefix>/notice/<route>                   QoS 1, finished notices of the alert policy, where a route names this sink
     <prefix>/status[/<name>]                  QoS 1, retained: online with the latest heartbeat, offline by will or farewell
 
 A row is delivered when the broker has acknowledged all of its messages with success. aiomqtt counts any PUBACK as success, also one
@@ -189,6 +190,9 @@ class MqttSink:
 
     def _messages(self, row: Row, body: Mapping[str, Any], connection: _Connection) -> list[_Publication]:
         """The messages of a row, in the order in which they are sent."""
+        if body.get("kind") == "notice":
+            payload = self._fitted(row, body, connection)
+            return [_Publication(f"{self._options.prefix}/notice/{topic_level(body.get('route'))}", payload, is_retained=False)]
         group, account, pool = body.get("group"), body.get("account"), body.get("pool")
         messages = [_Publication(f"{self._account_topic(group, account)}/event", self._fitted(row, body, connection), is_retained=False)]
         if body.get("level") is None or account is None or pool is None:

@@ -121,6 +121,13 @@ def test_hostile_names_are_shown_literally(payload: str, markup: Markup) -> None
         assert not re.search(r"(?<!\\)(?:\\\\)*[_`\[\]~|#]", message.body)
 
 
+def test_a_notice_is_one_line_too() -> None:
+    """Consoles tell a finished notice by its title."""
+    notice = {"id": "0/1-1", "kind": "notice", "route": "desk", "title": "2 alerts\nfake", "at_ms": 1_795_214_857_062}
+
+    assert line(notice) == "2026-11-20T22:47:37.062Z NOTICE desk: 2 alerts\\nfake id=0/1-1"
+
+
 @given(st.text(max_size=400))
 def test_clean_text_is_one_printable_line(text: str) -> None:
     """Whatever comes in, one line of at most 160 original characters comes out, and nothing in it is invisible."""
