@@ -60,7 +60,7 @@ _BOTH = [*_BEFORE, [b"2-1", [b"f", b"torn"]]]
 async def test_wherever_it_tears_all_of_the_transaction_is_gone_for_good(tmp_path: Path, binary: Path) -> None:
     """Also at the start after the next one, when Redis by itself would have carried out the half of it with the next transaction."""
     length = await _write_and_tear(tmp_path / "0", binary, 10_000)
-    for keep in range(1, length, 17):
+    for keep in range(1, length, 23):
         folder = tmp_path / str(keep)
         await _write_and_tear(folder, binary, keep)
         for _ in range(2):

@@ -78,7 +78,7 @@ async def test_planted_faults_are_found(redis: Redis, tmp_path: Path, plant: str
     await scenario.publish(redis)
     await scenario.tick(redis, 0, 5)
     points = ["sink.moved"] if plant == "sink_early" else ["commit.answered"]
-    await kill_at_points(redis, sink, tmp_path, passes=[6, 2, 2, 3], points=points, plant=plant)
+    await kill_at_points(redis, sink, tmp_path, passes=[6, 2, 2], points=points, plant=plant)
     await scenario.tick(redis, 5)
     async with rig(redis.url, redis.url, sink, plant=plant) as run:
         await run.ended()
@@ -86,9 +86,12 @@ async def test_planted_faults_are_found(redis: Redis, tmp_path: Path, plant: str
     assert scenario.check(redis, sink).faults != []
 
 
-@pytest.mark.parametrize("binary", ["installed", "6.2"])
-async def test_killed_at_every_point(binary: str, tmp_path: Path) -> None:
-    """Nineteen deaths on one tape, each at another point; what comes out is what an undisturbed run gives."""
+_SOME = ("acquire.sent", "takeover.loaded", "commit.half_sent", "commit.sent", "settle.acquired", "sink.delivered")
+
+
+@pytest.mark.parametrize(("binary", "points"), [("installed", POINTS), ("6.2", _SOME)], ids=["installed", "6.2"])
+async def test_killed_at_every_point(binary: str, points: tuple[str, ...], tmp_path: Path) -> None:
+    """A death at each point, one after the other on one tape; what comes out is what an undisturbed run gives."""
     path = None if binary == "installed" else _bundled_redis()
     if binary == "6.2" and path is None:
         pytest.skip("needs the embedded extra")
@@ -97,27 +100,27 @@ async def test_killed_at_every_point(binary: str, tmp_path: Path) -> None:
         sink = tmp_path / "sink"
         await scenario.publish(redis)
         await scenario.tick(redis, 0, 119)  # without its end, so that no run gets through
-        deaths = await kill_at_points(redis, sink, tmp_path, passes=[1])
+        deaths = await kill_at_points(redis, sink, tmp_path, passes=[1], points=points)
         await scenario.tick(redis, 119)
         async with rig(redis.url, redis.url, sink) as run:
             assert await run.ended() == 0
         checked = scenario.check(redis, sink)
 
     assert checked.faults == []
-    assert set(deaths) == set(POINTS)
+    assert set(deaths) == set(points)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_every_fifth_commit_is_struck(redis: Redis, tmp_path: Path, action: str) -> None:
     """Its answer is cut, the request is dropped, or it arrives after the time-out."""
-    scenario = Scenario(seed=4, messages=50, bursts=1)
+    scenario = Scenario(seed=4, messages=30, bursts=1)
     await scenario.publish(redis)
     await scenario.tick(redis)
 
     strikes, _ = await strike_commits(redis, tmp_path / "sink", tmp_path, every=5, action=action)
 
     assert scenario.check(redis, tmp_path / "sink").faults == []
-    assert strikes >= 10
+    assert strikes >= 6
 
 
 async def test_a_paused_leader_is_fenced(redis: Redis, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -36,6 +37,8 @@ from monitor.ledger.updates import Order, Update, UpdateGuard, UpdatesReader, or
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
 from monitor.wire.rows import Delivered, Delivery, Refused, Row
+
+T = TypeVar("T")
 
 
 class FileSink:
@@ -65,6 +68,15 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """What the ledger answers, however long it is away."""
+    while True:
+        try:
+            return await ask()
+        except LedgerUnavailable:
+            await asyncio.sleep(0.01)
+
+
 async def evaluate(partition: Partition, committer: Committer, before: Head, settings: dict[str, Any]) -> None:
     """Reads ticks and updates from the committed cursors on, until the tape says that it ends."""
     number = partition.number
@@ -74,7 +86,7 @@ async def evaluate(partition: Partition, committer: Committer, before: Head, set
     place = TickPosition(before.tick_e, before.tick_n, 0)
     ended = False
     while not ended:
-        for update in await updates.read(count=50):
+        for update in await patiently(lambda: updates.read(count=50)):
             await take(update, committer, guard)
         for found in await ticks.read(block_ms=20, count=16):
             if isinstance(found, TickGap):
@@ -87,7 +99,7 @@ async def evaluate(partition: Partition, committer: Committer, before: Head, set
             await committer.put([read, *changes] if settings.get("plant") == "cursor_early" else [*changes, read])
             if settings.get("flush_each"):
                 await committer.flush()
-    while remaining := await updates.read(count=400):
+    while remaining := await patiently(lambda: updates.read(count=400)):
         for update in remaining:
             await take(update, committer, guard)
     await committer.flush()
@@ -132,7 +144,7 @@ async def serve(settings: dict[str, Any]) -> None:
     """One term as holder."""
     link = Link(Endpoint.parse(settings["url"]), timeout_s=settings.get("timeout_s", 1.0))
     lease_s = settings["lease_s"]
-    ledger = await identify(link, 1)
+    ledger = await patiently(lambda: identify(link, 1))
     partition = Partition(link, 0, holder=holder_name(), ledger=ledger, partitions=1)
     before = await partition.lead(lease_s)
     committer = Committer(partition, lease_s=lease_s)
@@ -143,7 +155,7 @@ async def serve(settings: dict[str, Any]) -> None:
         if loaded.complaint is not None:
             say(f"COMPLAINT {loaded.complaint}")
         sink = FileSink(Path(settings["sink"]), settings.get("refuse_every", 0), settings.get("plant", ""))
-        await register_sink(link, 0, "file")
+        await patiently(lambda: register_sink(link, 0, "file"))
         worker = SinkWorker(link, 0, "file", sink, may_send=committer.may_send)
         committer.listen(worker.wake)
         delivering = group.create_task(worker.run())
@@ -152,8 +164,8 @@ async def serve(settings: dict[str, Any]) -> None:
             await asyncio.sleep(0.005)
         delivering.cancel()
         writing.cancel()
-    await worker.finish()
-    with contextlib.suppress(LedgerUnavailable):  # then the lease runs out by itself
+    with contextlib.suppress(LedgerUnavailable):  # then copies are sent, and the lease runs out by itself
+        await worker.finish()
         await partition.release()
     statistics = partition.statistics
     say(f"DONE settled_applied={statistics.settled_applied} settled_again={statistics.settled_again} stale={statistics.stale}")
