@@ -5,8 +5,8 @@ Amounts are whole satoshi (1e-8 XBT) or 1e-6 USDT. The value of an inverse contr
   posCross = max(0, -profit) of a cross position             covers its loss, initial side only
   posComm  = ceil(taker * value at bankruptcy)               see `margins`
   initial margin = posInit + posComm + posCross
-  maintenance    = ceil(|cost| * (rate + funding payable)) + posComm     funding payable = max(0, side * next funding rate); receivable is
-  not credited
+  maintenance    = ceil(|cost| * (rate + funding payable)) + posComm
+funding payable = max(0, side * next funding rate): what is to be received is not credited.
 Equity = wallet + profit; liquidation when it is <= maintenance, on the fair (mark) price. Tiers apply to the whole position.
 Liquidation price: maintenance stands still, values unrounded; bankruptcy price: equity = posComm. Default isolated wallet: posInit +
 posComm.
@@ -18,6 +18,8 @@ at 3779.5 (2019-01-04), long 1 (2019-05-10); short 500 (2018-08-27), short 20 (2
 short's value at bankruptcy is below its cost: that is what the venue prints.
 
 Sources: bitmex.com/app/riskLimitsExamples, API documentation of GET /position, positions as above; read 2026-11-20.
+Bankruptcy and liquidation prices are those of unrounded values; the venue first rounds a contract's value to a whole satoshi, which is up
+to a tick apart.
 Unsure: the effect of `instantPnl`; the rounding of a linear contract's value (here the position's total to 1e-6).
 """
 
