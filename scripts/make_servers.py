@@ -44,7 +44,12 @@ class Server:
 
 SERVERS = (
     Server(command="redis-server", package="redis-server", without="nothing runs without it"),
-    Server(command="redis-cli", package="redis-tools", without="`make docs-check` cannot run the operators' commands"),
+    Server(
+        command="redis-cli",
+        package="redis-tools",
+        with_it=("redis-check-aof",),
+        without="`make docs-check` cannot run the operators' commands",
+    ),
     Server(
         command="mosquitto",
         package="mosquitto",

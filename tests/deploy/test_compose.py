@@ -135,10 +135,11 @@ async def test_redis_lets_in_whom_prepare_named(tmp_path: Path) -> None:
     assert main([str(secrets)]) == 0
     port = free_port()
     configuration = (_ROOT / "deploy" / "redis" / "redis-ledger.conf").read_text(encoding="utf-8")
-    (tmp_path / "redis.conf").write_text(
-        configuration.replace("/etc/redis/users.acl", str(secrets / "redis" / "users.acl")), encoding="utf-8"
+    configuration = configuration.replace("/etc/redis/users.acl", str(secrets / "redis" / "users.acl")).replace(
+        "/var/lib/redis", str(tmp_path)
     )
-    arguments = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(tmp_path))
+    (tmp_path / "redis.conf").write_text(configuration, encoding="utf-8")
+    arguments = ("--bind", "127.0.0.1", "--port", str(port))
     with running("redis-server", str(tmp_path / "redis.conf"), *arguments):
         daemon = _client(port, (secrets / "margin-monitor" / "redis").read_text())
         async with asyncio.timeout(10):
