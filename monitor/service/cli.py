@@ -91,12 +91,15 @@ def run(
     ledger_url: Annotated[str | None, typer.Option("--ledger-url", help="Overrides ledger.url.")] = None,
     http_port: Annotated[int | None, typer.Option("--http-port", help="Overrides http.port; 0 takes a free one.")] = None,
     wait: Annotated[float | None, typer.Option("--wait", help="Give up after so many seconds without Redis at start.")] = None,
+    accept_ledger: Annotated[
+        bool, typer.Option("--accept-ledger", help="Go on with an emptied, restored or other ledger than the one known here.")
+    ] = False,
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM."""
     from monitor.service.commands import run_command
 
     settings = _settings(config, ledger_url=ledger_url, http_port=http_port, ledger_wait_s=wait)
-    raise typer.Exit(run_command(settings, stages=stage, shard=shard, config=config))
+    raise typer.Exit(run_command(settings, stages=stage, shard=shard, config=config, accept_ledger=accept_ledger))
 
 
 @app.command()
@@ -211,6 +214,39 @@ def accounts_remove(accounts: list[str], config: Config = None, ledger_url: Ledg
     from monitor.service.accounts_commands import remove_command
 
     raise typer.Exit(remove_command(_settings(config, ledger_url=ledger_url), accounts, wait_s=wait))
+
+
+@app.command()
+def doctor(config: Config = None, within: Annotated[float, typer.Option("--within", help="Seconds a venue.")] = 20.0) -> None:
+    """Look at Redis and at each configured venue: what works, what does not, what to do."""
+    from monitor.service.doctor import doctor_command
+
+    raise typer.Exit(doctor_command(_settings(config), within_s=within))
+
+
+@app.command()
+def record(
+    folder: Annotated[Path, typer.Argument(help="Where recordings go.")],
+    config: Config = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Until Ctrl-C without.")] = None,
+) -> None:
+    """Record the raw frames of the configured venues, compressed, for `replay` and `simulate`."""
+    from monitor.service.doctor import record_command
+
+    raise typer.Exit(record_command(_settings(config), folder, seconds=seconds))
+
+
+@bench_app.command("engine")
+def bench_engine(
+    size: Annotated[str, typer.Option("--size", help="small, medium, large or xl.")] = "large",
+    step_bp: Annotated[float, typer.Option("--step-bp", help="Standard deviation of a price per tick, basis points.")] = 1.5,
+    runs: Annotated[int, typer.Option("--runs")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """The engine alone, everything hot against hot and cold, in one run."""
+    from monitor.service.bench import engine_command
+
+    raise typer.Exit(engine_command(size, step_bp=step_bp, runs=runs, as_json=as_json))
 
 
 @bench_app.command("pipeline")

@@ -17,7 +17,7 @@ from monitor.service.wiring import Daemon
 __all__ = ["first_monitor_error", "run_command", "run_until_signal"]
 
 
-def run_command(settings: Settings, *, stages: str, shard: str, config: Path | None) -> int:
+def run_command(settings: Settings, *, stages: str, shard: str, config: Path | None, accept_ledger: bool = False) -> int:
     """Runs the daemon. Returns the exit code; raises MonitorError for what the user has to mend."""
     configure_logs(form=settings.log.format, level=settings.log.level)
     index, _, count = shard.partition("/")
@@ -30,6 +30,7 @@ def run_command(settings: Settings, *, stages: str, shard: str, config: Path | N
         shard=(int(index), int(count)),
         on_loading=progress,
         config_path=config,
+        accept_ledger=accept_ledger,
     )
     return run_until_signal(daemon.run, daemon.stop)
 

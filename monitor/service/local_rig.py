@@ -83,6 +83,7 @@ async def local_rig(
             producer.close()
         chosen: dict[str, Any] = {
             "ledger.url": server.url,
+            "ledger.data_dir": str(folder / "ledger"),
             "feeds.venues": [venue],
             f"feeds.{venue}.url": simulator.url,
             "evaluator.tables": [str(path) for path in tables],

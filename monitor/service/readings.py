@@ -136,6 +136,10 @@ class DaemonReadings:
         yield Sample("ledger_settles_total", sum(committer.statistics.settled_applied for committer in committers), ("applied",))
         yield Sample("ledger_settles_total", sum(committer.statistics.settled_again for committer in committers), ("again",))
         yield Sample("ledger_degraded", float(self._ledger_fault() is not None))
+        keepers = self._daemon.housekeepers
+        if keepers:
+            yield Sample("ledger_memory_ratio", max(keeper.statistics.memory_share for keeper in keepers))
+            yield Sample("dead_letters", sum(keeper.statistics.dead_letters for keeper in keepers), ("all",))
         yield Sample("ledger_queue_rows", sum(committer.depth for committer in committers))
 
     # ------------------------------------------------------------------ accounts

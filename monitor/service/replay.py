@@ -13,6 +13,7 @@ from monitor.errors import ConfigError
 from monitor.feeds.market import MarketShape, market, sample_symbols
 from monitor.feeds.simulator import Simulator, Speed
 from monitor.feeds.tape import Moment, candle_tape, capture_frames, frames_tape
+from monitor.feeds.venues import DIALECTS
 from monitor.margin.prices import PriceKind
 from monitor.service.accounts_commands import read_documents
 from monitor.service.commands import run_until_signal
@@ -26,8 +27,6 @@ from monitor.wire.dialects.binance import binance_usdm
 from monitor.wire.quotes import Quotes
 
 __all__ = ["replay_command", "simulate_command", "speed_of", "tape_of"]
-
-DIALECTS = {"binance_usdm": binance_usdm}
 
 
 def replay_command(

@@ -16,12 +16,15 @@ from pathlib import Path
 from monitor import __version__
 from monitor.errors import ConfigError, Fenced, LedgerUnavailable
 from monitor.ledger.cache import HealthWriter
+from monitor.ledger.checks import check_ledger_server
 from monitor.ledger.committer import Committer
 from monitor.ledger.connection import Endpoint, Link, raise_faults
 from monitor.ledger.head import Head
 from monitor.ledger.holder import holder_name
+from monitor.ledger.housekeeping import Housekeeper
 from monitor.ledger.identity import identify
 from monitor.ledger.keys import partitions as partition_numbers
+from monitor.ledger.known import KnownLedger
 from monitor.ledger.partition import Partition, TailLost
 from monitor.ledger.server import CACHE_SETTINGS, LEDGER_SETTINGS, EmbeddedServer
 from monitor.service.account_book import AccountBook
@@ -46,6 +49,7 @@ __all__ = ["ALL_STAGES", "Daemon", "Places", "places"]
 ALL_STAGES = ("feeds", "evaluator", "alerts")
 SAY_S = 5.0
 LAG_S = 0.1
+KNOWN_S = 10.0
 
 
 class Places:
@@ -115,6 +119,7 @@ class Daemon:
         extra_sinks: Sequence[Sink] = (),
         on_loading: Loading = lambda _what, _done, _total: None,
         config_path: Path | None = None,
+        accept_ledger: bool = False,
     ) -> None:
         """Prepares.
 
@@ -125,6 +130,7 @@ class Daemon:
             extra_sinks: Beside those of the settings (the demo's, a test's).
             on_loading: Told how a long load goes on.
             config_path: Where the settings came from, for the metrics.
+            accept_ledger: Go on with a ledger that is another one than this machine knows, or went back.
         """
         unknown = [stage for stage in stages if stage not in ALL_STAGES]
         if unknown:
@@ -147,6 +153,8 @@ class Daemon:
         self.started_at = time.time()
         self.loop_lag = 0.0
         self.restarts = 0
+        self.housekeepers: list[Housekeeper] = []
+        self._accept_ledger = accept_ledger
         self._sinks = [*extra_sinks]
         self._on_loading = on_loading
         self._stopping, self._decided, self._release = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -184,6 +192,7 @@ class Daemon:
             wait_for_redis(self.places.cache_link(), self.settings.ledger.wait_s)
         ):
             return
+        await self._check_server()
         watch: asyncio.Task[None] | None = None
         if "alerts" in self.stages:
             if "evaluator" in self.stages:
@@ -219,6 +228,23 @@ class Daemon:
         self._release.set()
         if evaluator is not None:
             await evaluator
+
+    async def _check_server(self) -> None:
+        """Says what the ledger's Redis is not set to; refuses one that would lose what it has acknowledged."""
+        wire = await self.places.ledger_link().open()
+        try:
+            findings = await check_ledger_server(wire)
+        finally:
+            wire.close()
+        for finding in findings:
+            if finding.is_fatal:
+                raise ConfigError(
+                    source="ledger.url",
+                    key=str(self.places.ledger),
+                    value=finding.text,
+                    expected='a server set up as in deploy/redis, or ledger.url = "embedded"',
+                )
+            log.warning("ledger_server", finding=finding.text)
 
     async def _until_stopped(self, work: object) -> bool:
         """Awaits something unless `stop` comes first. False when it did."""
@@ -261,6 +287,9 @@ class Daemon:
         settings = self.settings.ledger
         ledger = await identify(self.places.ledger_link(), settings.partitions)
         holder = holder_name()
+        known = KnownLedger.read(settings.data_dir / "known-ledger.json")
+        if self._accept_ledger:
+            known.accept()
         try:
             while not self._stopping.is_set():
                 members = {
@@ -268,7 +297,7 @@ class Daemon:
                     for number in self.numbers
                 }
                 try:
-                    if not await self._hold(members):
+                    if not await self._hold(members, known):
                         return
                 except* (Fenced, TailLost) as lost:
                     self.restarts += 1
@@ -280,7 +309,7 @@ class Daemon:
         finally:
             self._decided.set()
 
-    async def _hold(self, members: dict[int, Partition]) -> bool:
+    async def _hold(self, members: dict[int, Partition], known: KnownLedger) -> bool:
         """One term: takes the partitions, loads, evaluates until stopped. False when stopped before it held them."""
         settings = self.settings.ledger
         heads: dict[int, Head] = {}
@@ -292,12 +321,17 @@ class Daemon:
 
         if not await self._until_stopped(lead_all()):
             return False
+        for number, head in heads.items():
+            known.check(number, head)
         log.info("partitions_held", partitions=len(members), seq=sum(head.seq for head in heads.values()))
         self.committers = {number: Committer(member, lease_s=settings.lease_s) for number, member in members.items()}
         if self.alerts is not None:
             self.alerts.wake_by(self.committers)
         async with asyncio.TaskGroup() as group:
             writers = [group.create_task(committer.run(), name=f"committer:{number}") for number, committer in self.committers.items()]
+            self.housekeepers = [self._make_housekeeper(committer) for committer in self.committers.values()]
+            keepers = [group.create_task(keeper.run(), name="housekeeper") for keeper in self.housekeepers]
+            keepers.append(group.create_task(self._remember(known, members), name="known ledger"))
             while True:
                 self.evaluator = self._make_evaluator()
                 if not await self._until_stopped(self.evaluator.load(heads)):
@@ -319,8 +353,8 @@ class Daemon:
                         await self.evaluator.drain()
             self._decided.set()
             await self._release.wait()
-            for writer in writers:
-                writer.cancel()
+            for task in (*writers, *keepers):
+                task.cancel()
         for member in members.values():
             try:
                 async with asyncio.timeout(1.0):
@@ -328,6 +362,25 @@ class Daemon:
             except (LedgerUnavailable, Fenced, TimeoutError) as error:
                 log.warning("partition_not_released", partition=member.number, error=str(error))
         return True
+
+    def _make_housekeeper(self, committer: Committer) -> Housekeeper:
+        workers = [] if self.alerts is None else [w for _, w in self.alerts.workers if w.partition == committer.partition.number]
+        settings = self.settings.ledger
+        return Housekeeper(
+            self.places.ledger_link(), committer, workers, retain_events=settings.retain_events, spill_folder=settings.data_dir / "spill"
+        )
+
+    async def _remember(self, known: KnownLedger, members: dict[int, Partition]) -> None:
+        """Keeps in mind how far the ledger was, on this machine's own disk."""
+        while True:
+            for number, member in members.items():
+                if member.state is not None:
+                    known.note(number, member.head)
+            try:
+                await asyncio.to_thread(known.save)
+            except OSError as error:
+                log.warning("known_ledger_not_saved", file=str(known.path), error=str(error))
+            await asyncio.sleep(KNOWN_S)
 
     async def _run_evaluator(self, evaluator: EvaluatorStage) -> None:
         """Returns when the queue was dropped and everything has to be loaded again."""

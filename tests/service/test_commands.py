@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 
 from monitor.feeds.simulator import Simulator
+from monitor.feeds.tape import Moment, Sent
 from monitor.service.local_rig import local_rig
 from monitor.service.sample_book import sample_documents, sample_tables
 from monitor.wire.dialects.binance import binance_usdm
@@ -41,7 +42,8 @@ async def test_what_a_user_types_beside_a_running_daemon(tmp_path: Path) -> None
     tables.write_bytes(orjson.dumps(sample_tables(PRICES)))
     documents = list(sample_documents(30, PRICES, most_leverage=60))
     mark = '[{"e":"markPriceUpdate","E":1700000000000,"s":"%s","p":"%s","i":"1","r":"0","T":0}]'
-    tape = [(0.0, (mark % ("BTCUSDT", "29000")).encode()), (0.1, (mark % ("ETHUSDT", "1700")).encode())]
+    frames = [(mark % pair).encode() for pair in (("BTCUSDT", "29000"), ("ETHUSDT", "1700"))]
+    tape: list[Moment] = [(index * 0.1, Sent("", frame)) for index, frame in enumerate(frames)]
     simulator = Simulator(binance_usdm(), tape, speed=1.0)
     overrides = {"feeds.binance_usdm.stale_after_s": 600.0}
     async with asyncio.timeout(110), local_rig(tmp_path, simulator, documents, tables=[tables], overrides=overrides) as rig:

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from monitor.feeds.simulator import Simulator
-from monitor.feeds.tape import Moment
+from monitor.feeds.tape import Moment, Sent
 from monitor.ledger.connection import Endpoint, Link
 from monitor.ledger.cursors import read_rows
 from monitor.ledger.server import EmbeddedServer
@@ -134,7 +134,7 @@ async def test_bad_frames_are_counted_and_leave_the_last_price(tmp_path: Path) -
     """What is no JSON, and prices that are no positive numbers, change nothing but counters."""
     mark = '{"e":"markPriceUpdate","E":1700000000000,"s":"BTCUSDT","p":"%s","i":"1","r":"0","T":0}'
     frames = ["[" + mark % "30000" + "]", "not json", "[" + mark % "NaN" + "]", "[" + mark % "-1" + "]", "[" + mark % "0" + "]", "{}"]
-    tape: list[Moment] = [(index * 0.01, frame.encode()) for index, frame in enumerate(frames)]
+    tape: list[Moment] = [(index * 0.01, Sent("", frame.encode())) for index, frame in enumerate(frames)]
     simulator = Simulator(binance_usdm(), tape, speed=1.0)
     async with asyncio.timeout(60):
         async with local_rig(tmp_path, simulator, sample_documents(10, PRICES), tables=[write_tables(tmp_path)]) as rig:
