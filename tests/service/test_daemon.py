@@ -182,7 +182,11 @@ async def test_a_signal_ends_it_in_order_and_a_second_start_goes_on(tmp_path: Pa
     async with asyncio.timeout(100), EmbeddedServer(tmp_path / "redis") as server:
         documents = tmp_path / "accounts.jsonl"
         documents.write_bytes(b"\n".join(orjson.dumps(document) for document in sample_documents(20, PRICES)))
-        environment = {**os.environ, "MARGIN_MONITOR_EVALUATOR__TABLES": f'["{write_tables(tmp_path)}"]'}
+        environment = {
+            **os.environ,
+            "MARGIN_MONITOR_EVALUATOR__TABLES": f'["{write_tables(tmp_path)}"]',
+            "MARGIN_MONITOR_LEDGER__DATA_DIR": str(tmp_path / "ledger"),
+        }
         imported = await asyncio.create_subprocess_exec(
             *command("accounts", "import", "--ledger-url", server.url, str(documents)),
             cwd=ROOT,
@@ -214,6 +218,36 @@ async def test_a_signal_ends_it_in_order_and_a_second_start_goes_on(tmp_path: Pa
                     daemon.kill()
             assert daemon.returncode == 0, rest
             assert b"stopped" in rest
+
+
+async def test_a_ledger_that_was_emptied_is_not_taken_for_the_truth(tmp_path: Path) -> None:
+    """What this machine knows of its ledger is kept; another or emptied one is refused until it is accepted."""
+    environment = {**os.environ, "MARGIN_MONITOR_LEDGER__DATA_DIR": str(tmp_path / "ledger")}
+    arguments = ("run", "--stage", "evaluator", "--http-port", "0")
+
+    async def run(url: str, *more: str) -> tuple[int | None, bytes]:
+        """Runs until ready, or until it ends by itself."""
+        daemon = await asyncio.create_subprocess_exec(
+            *command(*arguments, "--ledger-url", url, *more), cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        assert daemon.stderr is not None
+        said = b""
+        try:
+            while line := await daemon.stderr.readline():
+                said += line
+                if b"ready" in line:
+                    daemon.send_signal(signal.SIGTERM)
+            await daemon.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                daemon.kill()
+        return daemon.returncode, said
+
+    async with asyncio.timeout(100), EmbeddedServer(tmp_path / "a") as first, EmbeddedServer(tmp_path / "b") as second:
+        assert (await run(first.url))[0] == 0
+        code, said = await run(second.url)
+        assert (code, b"Start with --accept-ledger" in said) == (1, True)
+        assert (await run(second.url, "--accept-ledger"))[0] == 0
 
 
 async def test_an_import_is_all_or_nothing(tmp_path: Path) -> None:
