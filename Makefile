@@ -14,6 +14,7 @@ PY := .venv/bin/python
 RUN := .venv/bin/margin-monitor
 WORKERS ?= 2
 DEMO_SECONDS ?= 60
+LEDGER_FAULTS ?= --kills 20 --random-kills 100 --strikes 10 --pauses 20
 export DEMO_SECONDS
 export PATH := $(CURDIR)/.servers/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PYTHONNOUSERSITE := 1
@@ -49,8 +50,10 @@ conformance: .venv/.dev servers  ## the worked examples of every venue against t
 bench: .venv/.dev servers  ## the measured figures: each tests/benchmarks/bench_*.py prints its own
 	@$(IN_TEMP) sh -c 'for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done'
 
-faults: .venv/.dev servers  ## the long campaigns: kills, cuts, full disks, fuzzing
-	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "slow or not slow" --timeout 1800 tests/faults $(ARGS)
+faults: .venv/.dev servers  ## the long campaigns: tests marked slow, then kills, cuts and fuzzing
+	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m slow --timeout 1800 $(ARGS)
+	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign
+	@$(IN_TEMP) $(PY) tests/faults/campaign_ledger.py $(LEDGER_FAULTS)
 
 docs-check: .venv/.dev servers  ## run every command block of the documents, and follow every link
 	@$(IN_TEMP) $(PY) scripts/docs_check.py $(ARGS)
