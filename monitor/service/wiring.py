@@ -145,6 +145,7 @@ class Daemon:
         self.feeds: FeedsStage | None = None
         self.evaluator: EvaluatorStage | None = None
         self.alerts: AlertsStage | None = None
+        self.snapshots: Snapshots | None = None
         self.committers: dict[int, Committer] = {}
         self.places: Places
         self.http: HttpServer | None = None
@@ -384,7 +385,9 @@ class Daemon:
 
     async def _run_evaluator(self, evaluator: EvaluatorStage) -> None:
         """Returns when the queue was dropped and everything has to be loaded again."""
-        snapshots = Snapshots(evaluator, HealthWriter(self.places.cache_link()), self.settings.evaluator.snapshot_interval_s)
+        snapshots = self.snapshots = Snapshots(
+            evaluator, HealthWriter(self.places.cache_link()), self.settings.evaluator.snapshot_interval_s
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(evaluator.run(), name="evaluator run")

@@ -75,6 +75,12 @@ async def test_what_a_user_types_beside_a_running_daemon(tmp_path: Path) -> None
         assert f"{rows:,} rows" in out
         assert f"chain sound; {rows:,} recomputed" in out
 
+        await until(lambda: daemon.snapshots is not None and daemon.snapshots.written >= 30)
+        wire = await daemon.places.cache_link().open()
+        snapshot = orjson.loads(await wire.call("GET", "health:acct-000003", timeout_s=5.0))
+        wire.close()
+        assert (snapshot["account"], len(snapshot["pools"])) == ("acct-000003", len(evaluator.engine.views("acct-000003")))
+
         code, out, err = await typed(redis, "top", "--once", "--address", daemon.http.address)
         assert code == 0, err
         assert "30 accounts" in out
@@ -118,6 +124,7 @@ async def test_the_demo_comes_to_margin_calls_and_liquidations() -> None:
         assert "ratio=" in line
         assert "liquidation " in line
         assert "cause=mark " in line
+    assert " events received by a subscriber" in out or "MQTT was off" in out
     assert out.splitlines()[-1].startswith(tuple("123456789"))
     assert "tick received to event in Redis p50 " in out.splitlines()[-1]
     assert 'margin_monitor_events_total{kind="level",level="liquidation"}' in out
