@@ -321,6 +321,7 @@ async def test_an_aged_connection_is_replaced_before_it_is_given_up() -> None:
                 await clock.advance(1.0)
                 await asyncio.sleep(0.003)
             await until(lambda: feed.statistics.reconnects.get("rotated") == 1)
+            await until(lambda: simulator.statistics.open_now == 1)
             await until(lambda: len(collected.marks()) >= simulator.statistics.moments - 1)
 
     times = [time for batch in collected.batches if batch.kind is PriceKind.MARK for time in batch.venue_times_ms]

@@ -97,6 +97,15 @@ def test_old_prices_of_other_venues_do_not_count() -> None:
     assert watch.take(tick("bitmex", "XBTUSD", 50_100.0, at_ms=T + 11_000)) == {}
 
 
+def test_a_venue_is_no_witness_for_itself() -> None:
+    """Its own prices, of this or another contract on the coin, make no median against which it could be measured."""
+    watch = SuspicionWatch()
+    watch.take(tick("okx", MARKS["okx"], 60_000.0))
+    watch.take(tick("bitmex", "XBTUSDT", 60_000.0))
+
+    assert watch.take(tick("bitmex", "XBTUSD", 50_000.0)) == {}
+
+
 def test_other_kinds_are_not_watched() -> None:
     """Rates and volatilities pass."""
     watch = SuspicionWatch()
