@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor.errors import LedgerBroken
 from monitor.ledger.changes import Anchor, Observation
+from monitor.ledger.connection import Link
 from monitor.ledger.cursors import SinkWorker, read_cursors, register_sink
 from monitor.ledger.partition import Partition
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
+from tests.support.proxy import FaultProxy
 from tests.support.redis import Redis
 from tests.support.waiting import until
 
@@ -172,6 +175,24 @@ async def test_a_refused_row_goes_to_the_dead_letters_with_its_cursor(lead: Lead
     letter = dict(zip(fields[::2], fields[1::2], strict=True))
     assert (letter[b"source"], letter[b"cause"], letter[b"id"][:4]) == (b"sink:sink", b"too large: 413", b"0/3-")
     assert await _cursor(redis) == 5
+
+
+async def test_a_refused_row_is_buried_once_though_the_answer_is_lost(lead: Lead, redis: Redis, tmp_path: Path) -> None:
+    """The transaction of dead letter and cursor is looked up before it is sent again."""
+    partition = await lead()
+    await register_sink(redis.link(), 0, "sink")
+    await _commit(partition, 0, 2)
+    receiver = Receiver(lambda row: Refused("too large") if row.seq == 1 else Delivered())
+    async with FaultProxy(tmp_path / "proxy.sock", str(redis.server.socket)).running() as proxy:
+        proxy.arm("cut_reply")
+        worker = SinkWorker(Link(proxy.endpoint, timeout_s=0.5), 0, "sink", receiver, first_pause_s=0.01)
+        task = asyncio.ensure_future(worker.run())
+        await until(lambda: receiver.rows == [2])
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    assert proxy.struck == 1
+    assert await redis.call("XLEN", "{0}:dead") == 1
 
 
 async def test_a_sink_that_raises_does_not_stop_the_others(lead: Lead, redis: Redis) -> None:

@@ -175,6 +175,27 @@ async def test_a_foreign_row_is_found(lead: Lead, redis: Redis) -> None:
         await lead()
 
 
+async def test_a_row_that_is_there_twice_is_found(lead: Lead, redis: Redis) -> None:
+    """Under another token, with the same content and the right hash."""
+    await _fill(lead)
+    ((last, fields),) = await redis.call("XREVRANGE", "{0}:events", "+", "-", "COUNT", 1)
+    seq, _, token = last.decode().partition("-")
+    await redis.call("XADD", "{0}:events", f"{seq}-{int(token) + 1}", *fields)
+
+    with pytest.raises(LedgerBroken, match="31 rows from 1 to 30"):
+        await lead()
+
+
+async def test_a_row_taken_out_stops_nobody(lead: Lead, redis: Redis) -> None:
+    """The accounts are watched all the same; verification tells of it."""
+    await _fill(lead)
+    ((second, _),) = await redis.call("XRANGE", "{0}:events", "2", "2")
+    await redis.call("XDEL", "{0}:events", second)
+
+    _, loaded, _ = await _load(lead)
+    assert loaded.complaint is None
+
+
 async def test_an_end_that_was_cut_off_is_found(lead: Lead, redis: Redis) -> None:
     """Events that were restored apart from the head."""
     await _fill(lead)

@@ -108,6 +108,43 @@ async def test_a_paused_standby_deposes_nobody_by_mistake(lead: Lead) -> None:
     assert holder.statistics.fenced == 0
 
 
+async def test_a_holder_that_wrote_at_the_last_moment_stays(lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look that found the lease over and the acquire, the holder wrote: it is not deposed."""
+    holder = await lead()
+    standby = await lead(held=False)
+    look = standby._look
+    looks = 0
+
+    async def late(wire: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        found = await look(wire)
+        if looks <= 3:
+            await holder.commit()
+        return found
+
+    monkeypatch.setattr(standby, "_look", late)
+    await standby.lead(0.0)
+
+    assert looks == 4
+
+
+async def test_proof_is_as_old_as_the_sending(lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that took long proves that the partition was held at some moment after the sending, not when it came."""
+    now = [100.0]
+    partition = await lead(clock=lambda: now[0])
+    transact = partition._transact
+
+    async def slow(*arguments: Any) -> bool:
+        now[0] += 7.0
+        return await transact(*arguments)
+
+    monkeypatch.setattr(partition, "_transact", slow)
+    await partition.commit()
+
+    assert (partition.proven_at, now[0]) == (100.0, 107.0)
+
+
 async def test_a_holder_that_died_on_this_machine_is_followed_at_once(redis: Redis, lead: Lead) -> None:
     """Its process is provably gone: there is no lease to wait for."""
     child = await asyncio.create_subprocess_exec(

@@ -112,10 +112,13 @@ def test_only_a_provably_dead_holder_is_dead() -> None:
     name = holder_name()
     start = name.split(":")[2].partition("-")[0]
 
-    assert is_dead(name.replace(f":{os.getpid()}:", ":4194999:"))
+    gone = name.replace(f":{os.getpid()}:", ":4194999:")
+    assert is_dead(gone)
     assert is_dead(name.replace(f":{start}-", ":1-"))
     assert not is_dead("")
     assert not is_dead("somebody")
     boot = name.split("-")[-3]
-    assert not is_dead(name.replace(boot, "0" * len(boot)))
-    assert not is_dead(name.replace(f":{start}-", ":0-"))
+    assert not is_dead(gone.replace(boot, "0" * len(boot)))
+    space = name.split("-")[-2]
+    assert not is_dead(gone.replace(f"-{space}-", "-1-"))
+    assert not is_dead(gone.replace(f":{start}-", ":0-"))
