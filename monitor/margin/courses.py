@@ -16,7 +16,7 @@ from decimal import Decimal
 from monitor.margin.numbers import ZERO
 from monitor.margin.schedules import Pieces
 
-__all__ = ["IDENTITY", "Course", "Node", "Poly", "crossing", "crossing_numeric", "first_root"]
+__all__ = ["Course", "Node", "Poly", "crossing", "crossing_numeric", "first_root"]
 
 Poly = tuple[Decimal, Decimal, Decimal]
 """Coefficients (c0, c1, c2) of c0 + c1*t + c2*t^2."""
@@ -24,9 +24,8 @@ Poly = tuple[Decimal, Decimal, Decimal]
 NOISE = Decimal("1e-45")
 """What rounding can move an input by, relative to its parts."""
 
-TOLERANCE = Decimal("1e-30")
-
-IDENTITY: Pieces = ((ZERO, Decimal(1), ZERO),)
+FINE = Decimal("1e-30")
+"""How narrow a searched root is bracketed by default, relative to it."""
 
 
 class Node:
@@ -237,12 +236,17 @@ def _step(node: Node, t: Decimal, direction: int, poly: Poly, *, leaves: bool) -
 
 
 def _bracketed(
-    headroom: Callable[[Decimal], Decimal | None], left: Decimal, at_left: Decimal, right: Decimal, at_right: Decimal
+    headroom: Callable[[Decimal], Decimal | None],
+    left: Decimal,
+    at_left: Decimal,
+    right: Decimal,
+    at_right: Decimal,
+    tolerance: Decimal,
 ) -> Decimal | None:
-    """The change of sign between two points, by false position with halving (Illinois), to about 30 digits."""
+    """The change of sign between two points, by false position with halving (Illinois)."""
     for _ in range(200):
         width = right - left
-        if abs(width) <= TOLERANCE * max(abs(left), abs(right)):
+        if abs(width) <= tolerance * max(abs(left), abs(right)):
             break
         middle = left + width * (at_left / (at_left - at_right))
         if middle in (left, right):
@@ -260,13 +264,16 @@ def _bracketed(
     return right
 
 
-def crossing_numeric(headroom: Callable[[Decimal], Decimal | None], start: Decimal, stops: Sequence[Decimal]) -> Decimal | None:
-    """The first change of sign of a function along `stops`, bracketed and then found to about 30 digits.
+def crossing_numeric(
+    headroom: Callable[[Decimal], Decimal | None], start: Decimal, stops: Sequence[Decimal], tolerance: Decimal = FINE
+) -> Decimal | None:
+    """The first change of sign of a function along `stops`, bracketed and then found.
 
     Args:
         headroom: The function; None where it cannot be told, which ends the search.
         start: Where it stands now.
         stops: Points in walking order. Two changes of sign between neighbours are not seen.
+        tolerance: How narrow to bracket it, relative to its size.
     """
     left, at_left = start, headroom(start)
     if at_left is None:
@@ -280,6 +287,6 @@ def crossing_numeric(headroom: Callable[[Decimal], Decimal | None], start: Decim
         if not at_right:
             return right
         if (at_left > 0) != (at_right > 0):
-            return _bracketed(headroom, left, at_left, right, at_right)
+            return _bracketed(headroom, left, at_left, right, at_right, tolerance)
         left, at_left = right, at_right
     return None

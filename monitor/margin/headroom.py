@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from monitor.margin.collateral import worth_pieces
@@ -16,6 +17,8 @@ from monitor.margin.health import Worked
 from monitor.margin.numbers import ZERO
 from monitor.margin.pools import MarginPool
 from monitor.margin.positions import Priced, size_premium
+from monitor.margin.prices import Prices
+from monitor.margin.risk_courses import Share, UnitCourse
 from monitor.margin.schedules import Pieces, Tier, pieces_of_row
 
 __all__ = ["Headroom", "Motion", "NotPolynomial"]
@@ -66,7 +69,7 @@ class Headroom:
     """Collects what moves, then gives the course. Call under the EXACT context, on a pool that is not unknown.
 
     Args:
-        pool, worked: A pool and its evaluation.
+        pool, prices, as_of, worked: A pool, and what its evaluation was made of and gave.
         theta, rho: Headroom is theta * equity - rho * requirement.
         requirement: Of the whole pool, where it is not the evaluated one.
         constant: Added to headroom.
@@ -75,6 +78,8 @@ class Headroom:
     def __init__(
         self,
         pool: MarginPool,
+        prices: Prices,
+        as_of: datetime,
         worked: Worked,
         theta: Decimal,
         rho: Decimal,
@@ -83,6 +88,7 @@ class Headroom:
         constant: Decimal = ZERO,
     ) -> None:
         self.pool, self.worked, self.rules = pool, worked, pool.rules
+        self.prices, self.as_of = prices, as_of
         self.theta, self.rho = theta, rho
         if requirement is None:
             maintenance = worked.maintenance
@@ -95,14 +101,20 @@ class Headroom:
         self.sinks: list[tuple[Decimal, Node]] = []
         self.amounts: dict[str, _Amount] = {}
         self.nets: dict[str, _Net] = {}
-        self.prices: dict[str, tuple[Decimal, Decimal]] = {}
+        self.units: dict[str, UnitCourse] = {}
+        self.indices: dict[str, tuple[Decimal, Decimal]] = {}
         self.filled = {(held or state).leg.name: state for held, state in worked.worst}
         if self.rules.margin_in_profit and (theta != 1 or rho != 1):
             raise NotPolynomial
 
     def move(self, motion: Motion, *, margins_move: bool = True) -> None:
         """Lets a leg change. `margins_move`: its maintenance changes with it; fees of closing at mark always do."""
-        part = self._margin(motion, margins_move=margins_move) if self.rho and not self.pool.portfolio else None
+        part = None
+        if self.pool.portfolio:
+            if self.rho and margins_move:
+                self._move_unit(motion)
+        elif self.rho:
+            part = self._margin(motion, margins_move=margins_move)
         if self.rules.margin_in_profit:
             self._move_health(motion, part)
             return
@@ -121,12 +133,14 @@ class Headroom:
         if any(state.leg.settle == asset for state in self.worked.priced) or any(a.asset == asset for a in self.pool.adjustments):
             raise NotPolynomial
         self._amount(asset)
-        self.prices[asset] = (p0, p1)
+        self.indices[asset] = (p0, p1)
 
     def course(self) -> Course:
         """The course of everything added so far."""
         for net in self.nets.values():
             self._finish_net(net)
+        for unit in self.units.values():
+            self._finish_unit(unit)
         for asset, amount in self.amounts.items():
             self._finish_asset(asset, amount)
         return Course((self.base0, self.base1, ZERO), self.nodes, self.sinks)
@@ -237,6 +251,34 @@ class Headroom:
             self.nodes.append(node)
             self.sinks.append((-factor, node))
 
+    def _move_unit(self, motion: Motion) -> None:
+        """Lets a leg's part in its risk unit follow its value, and the fee of closing it follow its notional."""
+        state = motion.state
+        leg = state.leg
+        underlying = leg.instrument.underlying
+        assert underlying is not None and state.value is not None
+        if underlying not in self.units:
+            self.units[underlying] = UnitCourse(self.pool, self.prices, self.as_of, underlying)
+        r0, r1 = (motion.k0, motion.k1) if leg.option else (motion.v0 / state.value, motion.v1 / state.value)
+        share = Share(leg, r0, r1, motion.k0, motion.k1)
+        self.units[underlying].shares.append(share)
+        if self.rules.closing_fee == "mark" and state.exit_fee:
+            rate = self.worked.worths[leg.settle].price
+            assert rate is not None
+            own = self.rho * rate * state.exit_fee
+            self.base0 += own * (ONE - share.r0)
+            self.base1 -= own * share.r1
+
+    def _finish_unit(self, course: UnitCourse) -> None:
+        """Puts a unit's moving margin in place of the evaluated one."""
+        (unit,) = (unit for unit in self.worked.risk_units if unit.underlying == course.underlying)
+        assert unit.maintenance_margin is not None
+        nodes, c0, c1, inputs = course.build()
+        self.nodes += nodes
+        self.base0 += self.rho * (unit.maintenance_margin - c0)
+        self.base1 -= self.rho * c1
+        self.sinks.extend((-self.rho * weight, node) for weight, node in inputs)
+
     def _net_of(self, state: Priced) -> _Net:
         underlying = state.leg.instrument.underlying
         assert underlying is not None
@@ -279,6 +321,10 @@ class Headroom:
         asset = leg.settle
         assert state.value is not None
         if leg.option and not self.rules.options_in_equity:
+            if motion.k1:  # what is closed turns into cash
+                amount = self._amount(asset)
+                amount.x0 += state.value * (ONE - motion.k0)
+                amount.x1 -= state.value * motion.k1
             return
         joined = self.rules.profit_joins_wallet
         weight = leg.instrument.profit_weight
@@ -338,7 +384,7 @@ class Headroom:
 
     def _finish_asset(self, asset: str, amount: _Amount) -> None:
         """Puts the moving worth of an asset in place of the evaluated one."""
-        moved = self.prices.get(asset)
+        moved = self.indices.get(asset)
         if not amount.x1 and not amount.children and moved is None:
             return
         pool, worth, rules = self.pool, self.worked.worths[asset], self.rules

@@ -6,7 +6,8 @@ move together. Rounded to the tick against the holder. Bankruptcy price: the sam
 equity less that fee).
 
 Solved in closed form, piece by piece (`monitor.margin.courses`); by a bracketed search where a requirement is not piecewise polynomial
-(portfolio margin). The venue's rounding of amounts is left out of what moves, so that a price is that of the venue's own formula.
+(options repriced as their forward moves, size premiums as a position is reduced). The venue's rounding of amounts is left out of what
+moves, so that a price is that of the venue's own formula.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ ONE = Decimal(1)
 CENTI_MICRO = Decimal("0.00000001")
 """Deposits and reductions are rounded up to it."""
 
-DOWN = tuple(Decimal(n) / 10000 for n in (9900, 9800, 9600, 9300, 8900, 8400, 7800, 7000, 6000, 5000, 4000, 3000, 2000, 1000, 500, 100, 1))
-UP = tuple(Decimal(n) / 100 for n in (101, 102, 104, 107, 111, 117, 126, 140, 160, 200, 270, 400, 700, 1500, 5000, 50000, 1000000))
+DOWN = tuple(Decimal(n) / 10000 for n in (9800, 9500, 9000, 8300, 7300, 6000, 4500, 3000, 1500, 500, 1))
+UP = tuple(Decimal(n) / 100 for n in (102, 105, 110, 118, 130, 160, 220, 400, 1000, 5000, 1000000))
 """Where a search that cannot be solved in closed form looks, as multiples of the present prices."""
+
+COARSE = Decimal("1e-12")
+"""How narrow a move of the whole pool is searched for: it is printed to 8 places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +186,10 @@ class _Solver:
         return roots[0], roots[1]
 
     def _symbol_course(self, states: Sequence[Priced], *, liquidation: bool) -> Course:
-        if self.pool.portfolio and liquidation:
-            raise NotPolynomial
         if liquidation:
-            headroom = Headroom(self.pool, self.worked, ONE, ONE, requirement=self.standing)
+            headroom = Headroom(self.pool, self.prices, self.as_of, self.worked, ONE, ONE, requirement=self.standing)
         else:
-            headroom = Headroom(self.pool, self.worked, ONE, ZERO, requirement=ZERO, constant=-self.held_fee)
+            headroom = Headroom(self.pool, self.prices, self.as_of, self.worked, ONE, ZERO, requirement=ZERO, constant=-self.held_fee)
         for state in states:
             units = state.leg.units
             headroom.move(Motion(state, ZERO, -units if state.leg.inverse else units), margins_move=self.margins_move)
@@ -268,24 +270,24 @@ class _Solver:
         self, moving: Sequence[Priced], betas: Mapping[str, Decimal] | None, index_betas: Mapping[str, Decimal]
     ) -> tuple[Course, bool]:
         """The course along s, or along 1/(1+s) where all that moves is inverse and moves alike."""
-        if self.pool.portfolio or any(state.leg.option for state in moving):
+        if any(state.leg.option for state in moving) or (self.pool.portfolio and self.rules.scenarios_at_index):
             raise NotPolynomial
+        held = {a: b for a, b in index_betas.items() if a in self.worked.worths and self.pool.multi and a != self.pool.currency}
         inverse = [state for state in moving if state.leg.inverse]
         reciprocal = bool(inverse)
-        if reciprocal and (len(inverse) != len(moving) or betas is not None or index_betas):
+        if reciprocal and (len(inverse) != len(moving) or betas is not None or held):
             raise NotPolynomial
-        headroom = Headroom(self.pool, self.worked, ONE, ONE)
+        headroom = Headroom(self.pool, self.prices, self.as_of, self.worked, ONE, ONE)
         for state in moving:
             assert state.mark is not None
             value = state.leg.value(state.mark)
             beta = ONE if betas is None else betas[state.leg.name]
             motion = Motion(state, ZERO, value) if reciprocal else Motion(state, value, value * beta)
             headroom.move(motion, margins_move=self.rules.value_basis == "mark")
-        for asset, beta in index_betas.items():
-            worth = self.worked.worths.get(asset)
-            if worth is not None and self.pool.multi and asset != self.pool.currency:
-                assert worth.price is not None
-                headroom.price(asset, worth.price, worth.price * beta)
+        for asset, beta in held.items():
+            price = self.worked.worths[asset].price
+            assert price is not None
+            headroom.price(asset, price, price * beta)
         return headroom.course(), reciprocal
 
     def _pool_search(self, betas: Mapping[str, Decimal] | None, index_betas: Mapping[str, Decimal], largest: Decimal) -> PoolMove:
@@ -315,7 +317,7 @@ class _Solver:
         falls = [(factor - 1) / largest for factor in DOWN]
         both_ways = betas is not None and min(betas.values(), default=ZERO) < 0
         rises = [-fall for fall in falls] if both_ways else [(factor - 1) / largest for factor in UP]
-        return PoolMove(crossing_numeric(at, ZERO, falls), crossing_numeric(at, ZERO, rises))
+        return PoolMove(crossing_numeric(at, ZERO, falls, COARSE), crossing_numeric(at, ZERO, rises, COARSE))
 
     # Cures
 
@@ -347,9 +349,9 @@ class _Solver:
         # The venue's rounding, up to two units of 1e-6 of a position, is not in the course: it is asked for on top.
         cushion = Decimal("0.000004") if self.rules.value is not None or self.rules.margins is not None else ZERO
         try:
-            if self.pool.portfolio or (self.rules.worst_case_orders and self.pool.orders):
+            if self.rules.worst_case_orders and self.pool.orders:
                 raise NotPolynomial
-            headroom = Headroom(self.pool, self.worked, theta, ONE, constant=-cushion)
+            headroom = Headroom(self.pool, self.prices, self.as_of, self.worked, theta, ONE, constant=-cushion)
             headroom.move(Motion(state, ZERO, state.value, ZERO, ONE))
             return crossing(headroom.course(), ONE, -1, ZERO) if self._closing_helps(state, theta) else None
         except NotPolynomial:
@@ -460,15 +462,16 @@ def priced(pool: MarginPool, health: PoolHealth, prices: Prices, as_of: datetime
 
 
 def market_index_betas(pool: MarginPool) -> dict[str, Decimal]:
-    """Index prices that move with the market, each by as much: of coins.
+    """Index prices that move with the market, each by as much: of coins held as collateral, and of what options and scenarios are on.
 
-    Coins are assets that an instrument of the tables has as underlying, or that settle an inverse one.
-
-    Cash and stable coins are neither, and stand still.
+    Coins are assets that an instrument of the tables has as underlying, or that settle an inverse one; cash and stable coins stand still.
     """
-    coins = {i.underlying for i in pool.tables.instruments.values() if i.underlying is not None}
-    coins |= {i.settle for i in pool.tables.instruments.values() if i.kind.value.startswith("inverse")}
-    return {holding.name: ONE for holding in pool.holdings if holding.name in coins and holding.name != pool.currency}
+    instruments = pool.tables.instruments.values()
+    coins = {instrument.underlying for instrument in instruments if instrument.underlying is not None}
+    coins |= {instrument.settle for instrument in instruments if instrument.kind.value.startswith("inverse")}
+    moving = {holding.name for holding in pool.holdings if pool.multi and holding.name in coins}
+    moving |= {leg.instrument.underlying for leg in pool.legs if leg.instrument.underlying and (leg.option or pool.portfolio)}
+    return dict.fromkeys(sorted(moving - {pool.currency if pool.multi else pool.account.valuation_currency}), ONE)
 
 
 def pool_move(
@@ -492,7 +495,7 @@ def pool_move(
         if solver is None:
             return PoolMove(None, None)
         if index_betas is None:
-            index_betas = market_index_betas(pool) if betas is None and pool.multi else {}
+            index_betas = market_index_betas(pool) if betas is None else {}
         return solver.move(betas, index_betas)
 
 
@@ -535,5 +538,5 @@ def report(
         found = [(leg.liquidation_price, leg.bankruptcy_price) for leg in solver.prices_of_legs()]
         health = write_up(pool, worked, current, thresholds, found)
         target = below if below is not None else max(health.level or Level.WATCH, Level.WATCH)
-        move = solver.move(None, market_index_betas(pool) if pool.multi else {})
+        move = solver.move(None, market_index_betas(pool))
         return PoolReport(health, move, solver.cure(target, thresholds))
