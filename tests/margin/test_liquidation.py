@@ -7,7 +7,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.margin.health import evaluate, margins, work
@@ -17,7 +17,7 @@ from monitor.margin.numbers import EXACT, ZERO
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import Prices
 from tests.support.judged import NOW, document, first, judged, linear, number, only_pool, perpetual
-from tests.support.pool_zoo import AS_OF, Specimen, random_pool, with_marks
+from tests.support.pool_zoo import AS_OF, Specimen, random_pool, random_portfolio, with_marks
 
 D = Decimal
 randoms = st.randoms(use_true_random=False)
@@ -230,8 +230,8 @@ def test_a_short_option_is_solved_on_its_own_mark() -> None:
     assert abs(headroom(pool, with_marks(prices, P=option_price.above))) < D("1e-40")
 
 
-def test_portfolio_margin_is_searched() -> None:
-    """Scenario margins have no closed form here: the price is found by evaluating, and put back."""
+def test_portfolio_margin_by_hand() -> None:
+    """Long 500,000 USD at 50,000 with 3 BTC: in coin, 3 + 10 - x of equity against 0.8 * (x * 0.16 / 0.84 + 0.01 x), x = 500,000 / p."""
     body = document(
         "deribit",
         [linear("F", "500000", "50000")],
@@ -246,11 +246,50 @@ def test_portfolio_margin_is_searched() -> None:
 
     (found,) = position_prices(pool, prices, NOW)
 
-    assert found.liquidation_price is not None
-    assert abs(headroom(pool, with_marks(prices, F=found.liquidation_price))) < D("1e-20")
-    remedy = cure(pool, with_marks(prices, F=D(41_000)), NOW, Level.WATCH)
-    assert remedy.deposit is not None and remedy.deposit > 0
-    assert remedy.reductions[0].quantity is not None and remedy.reductions[0].quantity < 0
+    with localcontext(EXACT):
+        coins = 13 / (1 + D("0.8") * (D("0.16") / D("0.84") + D("0.01")))
+        assert abs(number(found.liquidation_price) - 500_000 / coins) < D("1e-40")
+    assert found.bankruptcy_price is not None and abs(found.bankruptcy_price - D(500_000) / 13) < CLOSE
+
+
+@settings(max_examples=30, deadline=None)
+@given(randoms)
+def test_portfolio_prices_and_reductions_put_back(r: Any) -> None:
+    """Headroom changes sign at each price, and each reduction brings the pool below the level."""
+    sample = random_portfolio(r)
+    for leg, found in zip(sample.pool.legs, position_prices(sample.pool, sample.prices, AS_OF), strict=True):
+        for root in (found.below, found.above):
+            assert root is None or leg.option or crosses(sample, leg.name, root), (sample.breed, leg.name, root)
+    theta = DEFAULT_THRESHOLDS.watch.leave
+    with localcontext(EXACT):
+        states = work(sample.pool, sample.prices, AS_OF).priced
+    for state, reduction in zip(states, cure(sample.pool, sample.prices, AS_OF, Level.WATCH).reductions, strict=False):
+        if reduction.quantity is not None:
+            with localcontext(EXACT):
+                after = reduced(sample.pool, state, 1 - abs(reduction.quantity / state.leg.position.quantity))
+            assert headroom(after, sample.prices, theta) > 0
+
+
+def test_options_are_repriced_when_the_market_moves() -> None:
+    """A long call by its forward and volatility: the pool of a short future against it ends above, not where the future alone would."""
+    option = {"kind": "linear_option", "settle": "USDT", "underlying": "BTC", "strike": 50_000, "expiry": "2026-06-01T08:00:00Z"}
+    body = document(
+        "okx",
+        [linear("C", "1"), linear("F", "-0.5", "50000")],
+        instruments={"C": {**option, "option_type": "call"}, "F": perpetual(underlying="BTC", taker_fee=0)},
+        index={"BTC": "50000", "USDT": "1"},
+        mark={"F": "50000"},
+        wallet={"USDT": "3000"},
+        mode="single_asset",
+        prices={"forward": {"C": "50000"}, "volatility": {"C": "0.5"}},
+    )
+    body["instruments"]["C"]["taker_fee"] = 0
+    pool, prices = only_pool(body)
+
+    found = pool_move(pool, prices, NOW)
+
+    assert found.up is None
+    assert position_prices(pool, prices, NOW)[1].above is not None
 
 
 def test_the_market_moves_all_marks_alike() -> None:

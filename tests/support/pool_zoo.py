@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 
 from monitor.margin.accounts import Account, Balance, Order, Position
-from monitor.margin.instruments import ONE_WEIGHT, Asset, Instrument, Kind
+from monitor.margin.instruments import ONE_WEIGHT, Asset, Instrument, Kind, Risk
 from monitor.margin.pools import MarginPool, cut
 from monitor.margin.prices import Prices
 from monitor.margin.schedules import Tier, TierTable, WeightRow, WeightTable
 from monitor.margin.tables import HouseRules, Tables
 
-__all__ = ["AS_OF", "BREEDS", "Specimen", "random_pool", "random_tiers", "with_marks"]
+__all__ = ["AS_OF", "BREEDS", "Specimen", "random_pool", "random_portfolio", "random_tiers", "with_marks"]
 
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 ZERO, ONE = Decimal(0), Decimal(1)
@@ -192,6 +192,75 @@ def random_pool(r: Random, breed: str | None = None) -> Specimen:
     account = Account(id="a", venue=venue, mode=mode, positions=tuple(positions), balances=tuple(balances), orders=orders)
     (pool,) = cut(account, Tables(instruments=instruments, assets=assets, rules=rules), AS_OF)
     return Specimen(breed, pool, Prices(mark=marks, index=INDEX, funding_rate=dict.fromkeys(marks, Decimal("0.0001"))))
+
+
+def random_portfolio(r: Random) -> Specimen:
+    """A pool under portfolio margin: up to three futures and one option, with scenarios of both underlyings."""
+    venue = r.choice(["deribit", "house", "okx"])
+    coin = r.random() < 0.5 and venue != "house"
+    settle = "BTC" if coin else "USDT"
+    instruments: dict[str, Instrument] = {}
+    marks: dict[str, Decimal] = {}
+    positions: list[Position] = []
+    for place in range(r.randint(1, 3)):
+        name, underlying = f"F{place}", "BTC" if coin else r.choice(["BTC", "ETH"])
+        marks[name] = _decimal(r, 0.97, 1.03, 4) * INDEX[underlying]
+        dated = r.random() < 0.4
+        future = Kind.INVERSE_FUTURE if coin else Kind.LINEAR_FUTURE
+        perpetual = Kind.INVERSE_PERPETUAL if coin else Kind.LINEAR_PERPETUAL
+        instruments[name] = Instrument(
+            name=name,
+            kind=future if dated else perpetual,
+            settle=settle,
+            underlying=underlying,
+            expiry=AS_OF + timedelta(days=90) if dated else None,
+            taker_fee=Decimal("0.0005"),
+        )
+        worth = Decimal(str(round(10 ** r.uniform(3, 5.5), 2)))
+        quantity = (worth if coin else worth / marks[name]).quantize(Decimal("0.001"))
+        entry = marks[name] * _decimal(r, 0.9, 1.1, 3)
+        positions.append(Position(instrument=name, quantity=quantity * r.choice([1, -1]), entry_price=entry))
+    forward: dict[str, Decimal] = {}
+    if r.random() < 0.4:
+        instruments["O"] = Instrument(
+            name="O",
+            kind=Kind.INVERSE_OPTION if coin else Kind.LINEAR_OPTION,
+            settle=settle,
+            underlying="BTC",
+            expiry=AS_OF + timedelta(days=30),
+            option_type=r.choice(["call", "put"]),
+            strike=Decimal(r.choice([40_000, 50_000, 60_000])),
+        )
+        forward["O"] = Decimal(50_100)
+        positions.append(Position(instrument="O", quantity=_decimal(r, 0.1, 3, 2) * r.choice([1, -1])))
+    moves = tuple(Decimal(move) / 100 for move in (-16, -8, 0, 8, 16))
+    risk = {
+        name: Risk(
+            underlying=name,
+            price_moves=moves,
+            maintenance_factor=Decimal("0.8"),
+            initial_factor=ONE,
+            profit_offset=Decimal(r.choice(["0", "0.6", "1"])),
+            extreme_moves=(Decimal("-0.3"), Decimal("0.3")) if r.random() < 0.5 else (),
+            extreme_factor=Decimal("0.5"),
+            basis_floor=Decimal("0.01"),
+            basis_annualised=Decimal("0.05"),
+            minimum_charge=Decimal(r.choice(["0", "0.05", "0.2"])),
+        )
+        for name in ("BTC", "ETH")
+    }
+    wallet = Decimal(str(round(10 ** r.uniform(3, 5), 2))) / (50_000 if coin else 1)
+    account = Account(
+        id="a",
+        venue=venue,
+        mode=r.choice(["single_asset", "multi_asset"]),
+        margin_model="portfolio",
+        positions=tuple(positions),
+        balances=(Balance(asset=settle, wallet=wallet.quantize(Decimal("0.00000001"))),),
+    )
+    (pool,) = cut(account, Tables(instruments=instruments, risk=risk), AS_OF)
+    prices = Prices(mark=marks, index=INDEX, forward=forward, volatility=dict.fromkeys(forward, Decimal("0.6")))
+    return Specimen(f"{venue} portfolio", pool, prices)
 
 
 def with_marks(prices: Prices, **marks: Decimal) -> Prices:
