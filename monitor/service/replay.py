@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from monitor.errors import ConfigError
-from monitor.feeds.market import MarketShape, market, sample_symbols
+from monitor.feeds.market import SAMPLES, MarketShape, market, sample_symbols, venue_market
 from monitor.feeds.simulator import Simulator, Speed
 from monitor.feeds.tape import Moment, candle_tape, capture_frames, frames_tape
-from monitor.feeds.venues import DIALECTS
+from monitor.feeds.venues import DIALECTS, profile_of
 from monitor.margin.prices import PriceKind
 from monitor.service.accounts_commands import read_documents
 from monitor.service.commands import run_until_signal
@@ -91,7 +91,13 @@ def simulate_command(tape: Sequence[Path], *, speed: str, port: int, venue: str,
     if dialect is None:
         raise ConfigError(source="--venue", key="venue", value=venue, expected=f"one of {', '.join(DIALECTS)}")
     seeded = MarketShape(crash_at=60)
-    moments: Iterator[Moment] = tape_of(tape, close_only=False) if tape else market(sample_symbols(symbols), seed=seed, shape=seeded)
+    moments: Iterator[Moment]
+    if tape:
+        moments = tape_of(tape, close_only=False, venue=venue)
+    elif venue == "binance_usdm":
+        moments = market(sample_symbols(symbols), seed=seed, shape=seeded)
+    else:
+        moments = venue_market(SAMPLES[venue], seed=seed, shape=seeded)
     simulator = Simulator(dialect(), moments, speed=speed_of(speed), stamp="now", port=port)
     done = asyncio.Event()
 
@@ -116,14 +122,14 @@ def speed_of(text: str) -> Speed:
     return number
 
 
-def tape_of(paths: Sequence[Path], *, close_only: bool) -> Iterator[Moment]:
+def tape_of(paths: Sequence[Path], *, close_only: bool, venue: str = "binance_usdm") -> Iterator[Moment]:
     """Candle files, or recorded frames (*.jsonl.gz, *.frames.gz). Raises ConfigError for a file that is not there."""
     for path in paths:
         if not path.is_file():
             raise ConfigError(source="--tape", key="tape", value=str(path), expected="a candle file or a recording")
     if any(".csv" in path.suffixes for path in paths):
         return candle_tape(paths, close_only=close_only)
-    return frames_tape(frame for path in paths for frame in capture_frames(path))
+    return frames_tape((frame for path in paths for frame in capture_frames(path)), profile_of(venue))
 
 
 def first_prices(paths: Sequence[Path], *, close_only: bool) -> Mapping[str, float]:
