@@ -62,19 +62,20 @@ REACH: Final = 0.25
 SHARE: Final = 0.999
 JUMPS: Final = 0.001
 
-# Rows of the scratch array, one column per row of the pool.
-U_FALL: Final = 0  # what a fall takes from u per unit of relative move; OPEN: no edge
+# Columns of the scratch array, which has a row for each row of the pool. Code here avoids branches on the side of a position: half of them would
+# be guessed wrong.
+U_FALL: Final = 0  # what a fall takes from u, per unit of relative move, >= 0
 U_RISE: Final = 1
 V_FALL: Final = 2
 V_RISE: Final = 3
 U_WEIGHT: Final = 4
 V_WEIGHT: Final = 5
-LOWEST: Final = 6  # jumps
-HIGHEST: Final = 7
-CAP: Final = 8
-SCRATCH: Final = 9
+FALL_CAP: Final = 6  # R; inf where that side has no edge
+RISE_CAP: Final = 7
+LOWEST: Final = 8  # jumps
+HIGHEST: Final = 9
+SCRATCH: Final = 10
 
-OPEN: Final = -1.0
 THIRD_OF_ONE: Final = 3071306043645493248  # two thirds of the bits of 1.0, less what centres the error
 NO_EDGE: Final = 1e300
 
@@ -88,20 +89,6 @@ def cube_root(x: float) -> float:
 
 
 @kernel
-def marginal_rate(segments: Array, k: int, n: float, allowed: float) -> float:
-    """Highest marginal rate of the schedule of row k from size n to n*(1+R), or to the next jump that ends the band."""
-    top = n * (1.0 + REACH)
-    s = segments[k]
-    rate: float = s.rate + 2.0 * s.curve * top
-    while segments[k].upto < top:
-        if segments[k + 1].jump > 0.0 and s.jumps > allowed:
-            break
-        k += 1
-        rate = max(rate, segments[k].rate + 2.0 * segments[k].curve * top)
-    return rate
-
-
-@kernel
 def headrooms(lines: Array, level: int, E: float, M: float, bound: float) -> tuple[float, float]:
     """(u, v) less their error bounds, times SHARE; NO_EDGE for one that does not matter at this level."""
     u = NO_EDGE
@@ -111,6 +98,20 @@ def headrooms(lines: Array, level: int, E: float, M: float, bound: float) -> tup
     if lines[2, level] != 0.0:
         v = SHARE * (lines[3, level] * M - lines[2, level] * E - (lines[2, level] + lines[3, level]) * bound)
     return u, v
+
+
+@kernel
+def top_rate(segments: Array, k: int, top: float, allowed: float) -> float:
+    """Highest marginal rate of the schedule from row k up to size `top`, or to the next jump that ends the band."""
+    s = segments[k]
+    rate: float = s.rate + 2.0 * s.curve * top
+    while s.upto < top:
+        if s.jumps > allowed and segments[k + 1].jump > 0.0:
+            break
+        k += 1
+        s = segments[k]
+        rate = max(rate, s.rate + 2.0 * s.curve * top)
+    return rate
 
 
 @kernel
@@ -128,182 +129,231 @@ def measure(
     M: float,
     bound: float,
 ) -> tuple[float, float, float]:
-    """Slopes of a known pool at the present prices, into `scratch`.
+    """Slopes of a known pool at the present prices, into `scratch`. It has just been evaluated there: its legs know their schedule rows.
 
     Returns:
         (exits, cu, cv): expected exits per tick and row of the best band; budgets per unit of weight, inf for a functional that does not
         matter at this level. exits is inf where no band is possible: a functional lies within its error bound of 0.
     """
     pool = pools[p]
+    Hu, Hv = headrooms(lines, pool.level, E, M, bound)
+    pool.room = min(Hu, Hv)
+    if not pool.room > 0.0:
+        return np.inf, 0.0, 0.0
+    if pool.assets == 0:
+        rows, exits, Wu, Wv = look_linear(pools, legs, segments, y, columns, lines, scratch, p, min(Hu, Hv))
+    else:
+        rows, exits, Wu, Wv = look_assets(pools, legs, assets, segments, y, columns, lines, scratch, p, min(Hu, Hv), REACH)
+        farthest = 0.0
+        for row in range(rows):
+            at = scratch[row]
+            farthest = max(farthest, Hu * at[U_WEIGHT] / (Wu * at[U_FALL] + 1e-300) if Hu < NO_EDGE else 0.0)
+            farthest = max(farthest, Hv * at[V_WEIGHT] / (Wv * at[V_FALL] + 1e-300) if Hv < NO_EDGE else 0.0)
+        if 2.0 * farthest < REACH:
+            # Slopes hold as far as they were looked for. The edges came out much nearer: a second look finds smaller slopes, and wider bands.
+            rows, exits, Wu, Wv = look_assets(pools, legs, assets, segments, y, columns, lines, scratch, p, min(Hu, Hv), 2.0 * farthest)
+    share = 1.0 - JUMPS  # what the jumps were allowed
+    cu = np.inf
+    cv = np.inf
+    if Hu < NO_EDGE:
+        exits += Wu * Wu * Wu / (Hu * Hu)
+        cu = share * Hu / Wu
+    if Hv < NO_EDGE:
+        exits += Wv * Wv * Wv / (Hv * Hv)
+        cv = share * Hv / Wv
+    return exits / max(1, rows), cu, cv
+
+
+@kernel
+def look_linear(
+    pools: Array, legs: Array, segments: Array, y: Array, columns: Array, lines: Array, scratch: Array, p: int, H: float
+) -> tuple[int, float, float, float]:
+    """`measure` for one asset at price 1. Returns (rows, 0, sum of the weights for u, for v)."""
+    pool = pools[p]
     level = pool.level
     au = lines[0, level]
     bu = lines[1, level]
     av = lines[2, level]
     bv = lines[3, level]
-    Hu, Hv = headrooms(lines, level, E, M, bound)
-    H = min(Hu, Hv)
-    pool.room = H
-    if not H > 0.0:
-        return np.inf, 0.0, 0.0
-    allowed = JUMPS * H / (max(1, pool.legs + pool.assets) * max(1.0, bu, bv))
+    allowed = JUMPS * H / (max(1, pool.legs) * max(1.0, bu, bv))
     rows = 0
-    i = pool.leg
-    last = pool.leg + pool.legs
     Wu = 0.0
     Wv = 0.0
-    exits = 0.0
-    if pool.assets == 0:
-        while i < last:
-            c = legs[i].column
-            here = y[c]
-            S = 0.0
-            K = 0.0
-            whole = 0.0
-            lowest = 0.0
-            highest = np.inf
-            while i < last and legs[i].column == c:
-                slope = legs[i].slope
-                size = abs(slope)
-                n = size * here
-                k = find_segment(segments, legs[i].segment, n)
-                s = segments[k]
-                S += slope
-                K += size * marginal_rate(segments, k, n, allowed)
-                if s.jumps > allowed:
-                    whole = np.inf
-                    if s.jump > 0.0:
-                        lowest = max(lowest, s.above / size)
-                    if s.upto < np.inf and segments[k + 1].jump > 0.0:
-                        highest = min(highest, s.upto / size)
-                else:
-                    whole += size * s.highest
-                i += 1
-            fall = au * S * here
-            rise = (bu * K - au * S) * here
-            g = max(fall, rise, 0.0)
-            scratch[U_FALL, rows] = fall if fall > 0.0 else (OPEN if whole < np.inf else 0.0)
-            scratch[U_RISE, rows] = rise if rise > 0.0 else (OPEN if au * S >= bu * whole else 0.0)
-            variance = columns[c].variance
+    i = pool.leg
+    last = i + pool.legs
+    while i < last:
+        c = legs[i].column
+        here = y[c]
+        S = 0.0
+        K = 0.0
+        whole = 0.0
+        lowest = -np.inf
+        highest = np.inf
+        while i < last and legs[i].column == c:
+            slope = legs[i].slope
+            size = abs(slope)
+            k = legs[i].segment
+            s = segments[k]
+            S += slope
+            K += size * top_rate(segments, k, size * here * (1.0 + REACH), allowed)
+            whole += size * s.highest
+            if s.jumps > allowed:
+                whole = np.inf
+                if s.jump > 0.0:
+                    lowest = max(lowest, s.above / size)
+                if s.upto < np.inf and segments[k + 1].jump > 0.0:
+                    highest = min(highest, s.upto / size)
+            i += 1
+        fall = max(au * S * here, 0.0)
+        rise = max((bu * K - au * S) * here, 0.0)
+        fall_open = ((S <= 0.0) & (whole < np.inf)) | (au == 0.0)
+        rise_open = (au * S >= bu * whole) | (au == 0.0)
+        variance = columns[c].variance
+        g = max(fall, rise)
+        w = cube_root(g * g * variance)
+        Wu += w
+        at = scratch[rows]
+        at[U_FALL] = fall
+        at[U_RISE] = rise
+        at[U_WEIGHT] = w
+        if av != 0.0:
+            fall = max((bv * K - av * S) * here, 0.0)
+            rise = max(av * S * here, 0.0)
+            fall_open &= bv * whole <= av * S
+            rise_open &= (S <= 0.0) & (whole < np.inf)
+            g = max(fall, rise)
             w = cube_root(g * g * variance)
-            scratch[U_WEIGHT, rows] = w
-            Wu += w
-            if av != 0.0:
-                fall = (bv * K - av * S) * here
-                rise = av * S * here
-                g = max(fall, rise, 0.0)
-                scratch[V_FALL, rows] = fall if fall > 0.0 else (OPEN if bv * whole <= av * S else 0.0)
-                scratch[V_RISE, rows] = rise if rise > 0.0 else (OPEN if whole < np.inf else 0.0)
-                w = cube_root(g * g * variance)
-                scratch[V_WEIGHT, rows] = w
-                Wv += w
-            scratch[LOWEST, rows] = lowest
-            scratch[HIGHEST, rows] = highest
-            scratch[CAP, rows] = REACH
-            rows += 1
-    else:
-        for a in range(pool.asset, pool.asset + pool.assets):
-            asset = assets[a]
-            first = i
-            end = i + asset.legs
-            price = 1.0 if asset.column < 0 else y[asset.column]
-            amount = asset.amount
-            margin = asset.margin
-            D = 0.0
-            j = first
-            while j < end:
-                c = legs[j].column
+            Wv += w
+            at[V_FALL] = fall
+            at[V_RISE] = rise
+            at[V_WEIGHT] = w
+        at[FALL_CAP] = np.inf if fall_open else REACH
+        at[RISE_CAP] = np.inf if rise_open else REACH
+        at[LOWEST] = lowest
+        at[HIGHEST] = highest
+        rows += 1
+    return rows, 0.0, Wu, Wv
+
+
+@kernel
+def look_assets(
+    pools: Array,
+    legs: Array,
+    assets: Array,
+    segments: Array,
+    y: Array,
+    columns: Array,
+    lines: Array,
+    scratch: Array,
+    p: int,
+    H: float,
+    R: float,
+) -> tuple[int, float, float, float]:
+    """`measure` for several assets, for edges no farther than R. Returns (rows, exits by caps, sum of the weights for u, for v)."""
+    pool = pools[p]
+    level = pool.level
+    au = lines[0, level]
+    bu = lines[1, level]
+    av = lines[2, level]
+    bv = lines[3, level]
+    allowed = JUMPS * H / ((pool.legs + pool.assets) * max(1.0, bu, bv))
+    rows = 0
+    exits = 0.0
+    Wu = 0.0
+    Wv = 0.0
+    i = pool.leg
+    for a in range(pool.asset, pool.asset + pool.assets):
+        asset = assets[a]
+        first = i
+        i += asset.legs
+        price = 1.0 if asset.column < 0 else y[asset.column]
+        amount = asset.amount
+        margin = asset.margin
+        D = 0.0
+        j = first
+        while j < i:
+            c = legs[j].column
+            S = 0.0
+            while j < i and legs[j].column == c:
+                if legs[j].slope != 0.0:
+                    x = legs[j].slope * y[c]
+                    n = abs(x)
+                    s = segments[legs[j].segment]
+                    amount += x
+                    margin += (s.rate + s.curve * n) * n + s.constant
+                    S += legs[j].slope
+                j += 1
+            D += abs(S) * y[c]
+        size = abs(amount)
+        w_equity = 0.0
+        w_requirement = 0.0
+        cap = R
+        if amount + D * R >= 0.0:
+            w_equity = 1.0 if asset.weights < 0 else segments[asset.weights].highest
+        if amount - D * R < 0.0:
+            debt = 1.0 if asset.debts < 0 else segments[asset.debts].highest
+            if asset.debt_is_requirement != 0:
+                w_requirement = debt
+            else:
+                w_equity = max(w_equity, debt)
+            if asset.borrow >= 0:
+                w_requirement += segments[asset.borrow].highest
+                s = segments[find_segment(segments, asset.borrow, size)]
+                if s.jumps > allowed / max(price * (1.0 + R), 1e-300) and D > 0.0:
+                    room = amount
+                    if amount < 0.0:
+                        room = min(s.upto - size, size - s.above if s.above > 0.0 else size)
+                    cap = min(R, 0.999 * room / D)
+        cu = au * w_equity + bu * w_requirement
+        cv = av * w_equity + bv * w_requirement
+        local = allowed / max(price * (1.0 + R) * asset.ask, 1e-300)
+        j = first
+        while j < i:
+            c = legs[j].column
+            variance = columns[c].variance
+            lowest = -np.inf
+            highest = np.inf
+            if legs[j].slope == 0.0:
+                gu = price * (cu * size + bu * asset.ask * margin)
+                gv = price * (cv * size + bv * asset.ask * margin)
+                j += 1
+            else:
+                here = y[c]
                 S = 0.0
-                while j < end and legs[j].column == c:
-                    if legs[j].slope != 0.0:
-                        x = legs[j].slope * y[c]
-                        n = abs(x)
-                        k = find_segment(segments, legs[j].segment, n)
-                        amount += x
-                        margin += (segments[k].rate + segments[k].curve * n) * n + segments[k].constant
-                        S += legs[j].slope
+                K = 0.0
+                while j < i and legs[j].column == c:
+                    units = abs(legs[j].slope)
+                    k = legs[j].segment
+                    s = segments[k]
+                    S += legs[j].slope
+                    K += units * top_rate(segments, k, units * here * (1.0 + R), local)
+                    if s.jumps > local:
+                        if s.jump > 0.0:
+                            lowest = max(lowest, s.above / units)
+                        if s.upto < np.inf and segments[k + 1].jump > 0.0:
+                            highest = min(highest, s.upto / units)
                     j += 1
-                D += abs(S) * y[c]
-            size = abs(amount)
-            reach = D * REACH
-            w_equity = 0.0
-            w_requirement = 0.0
-            cap = REACH
-            if amount + reach >= 0.0:
-                w_equity = 1.0 if asset.weights < 0 else segments[asset.weights].highest
-            if amount - reach < 0.0:
-                debt = 1.0 if asset.debts < 0 else segments[asset.debts].highest
-                if asset.debt_is_requirement != 0:
-                    w_requirement = debt
-                else:
-                    w_equity = max(w_equity, debt)
-                if asset.borrow >= 0:
-                    w_requirement += segments[asset.borrow].highest
-                    s = segments[find_segment(segments, asset.borrow, size)]
-                    if s.jumps > allowed / max(price * (1.0 + REACH), 1e-300) and D > 0.0:
-                        room = amount
-                        if amount < 0.0:
-                            room = min(s.upto - size, size - s.above if s.above > 0.0 else size)
-                        cap = min(REACH, 0.999 * room / D)
-            cu = au * w_equity + bu * w_requirement
-            cv = av * w_equity + bv * w_requirement
-            j = first
-            while j < end:
-                c = legs[j].column
-                variance = columns[c].variance
-                lowest = 0.0
-                highest = np.inf
-                if legs[j].slope == 0.0:
-                    gu = price * (cu * size + bu * asset.ask * margin)
-                    gv = price * (cv * size + bv * asset.ask * margin)
-                    j += 1
-                else:
-                    here = y[c]
-                    S = 0.0
-                    K = 0.0
-                    while j < end and legs[j].column == c:
-                        slope = legs[j].slope
-                        units = abs(slope)
-                        n = units * here
-                        k = find_segment(segments, legs[j].segment, n)
-                        s = segments[k]
-                        local = allowed / max(price * (1.0 + REACH) * asset.ask, 1e-300)
-                        S += slope
-                        K += units * marginal_rate(segments, k, n, local)
-                        if s.jumps > local:
-                            if s.jump > 0.0:
-                                lowest = max(lowest, s.above / units)
-                            if s.upto < np.inf and segments[k + 1].jump > 0.0:
-                                highest = min(highest, s.upto / units)
-                        j += 1
-                    gu = price * (1.0 + REACH) * (cu * abs(S) + bu * asset.ask * K) * here
-                    gv = price * (1.0 + REACH) * (cv * abs(S) + bv * asset.ask * K) * here
-                scratch[U_FALL, rows] = gu
-                scratch[U_RISE, rows] = gu
-                scratch[V_FALL, rows] = gv
-                scratch[V_RISE, rows] = gv
-                w = cube_root(gu * gu * variance)
-                scratch[U_WEIGHT, rows] = w
-                Wu += w
-                w = cube_root(gv * gv * variance)
-                scratch[V_WEIGHT, rows] = w
-                Wv += w
-                scratch[LOWEST, rows] = lowest
-                scratch[HIGHEST, rows] = highest
-                scratch[CAP, rows] = cap
-                if cap < REACH:
-                    exits += variance / max(cap * cap, 1e-300)
-                rows += 1
-            i = end
-    cu = np.inf
-    cv = np.inf
-    share = 1.0 - JUMPS  # what jumps were allowed is taken out here
-    if au != 0.0 and Wu > 0.0:
-        exits += Wu * Wu * Wu / (Hu * Hu)
-        cu = share * Hu / Wu
-    if av != 0.0 and Wv > 0.0:
-        exits += Wv * Wv * Wv / (Hv * Hv)
-        cv = share * Hv / Wv
-    return exits / max(1, rows), cu, cv
+                gu = price * (1.0 + R) * (cu * abs(S) + bu * asset.ask * K) * here
+                gv = price * (1.0 + R) * (cv * abs(S) + bv * asset.ask * K) * here
+            at = scratch[rows]
+            at[U_FALL] = gu
+            at[U_RISE] = gu
+            at[V_FALL] = gv
+            at[V_RISE] = gv
+            w = cube_root(gu * gu * variance)
+            at[U_WEIGHT] = w
+            Wu += w
+            w = cube_root(gv * gv * variance)
+            at[V_WEIGHT] = w
+            Wv += w
+            at[FALL_CAP] = cap
+            at[RISE_CAP] = cap
+            at[LOWEST] = lowest
+            at[HIGHEST] = highest
+            if cap < R:
+                exits += variance / max(cap * cap, 1e-300)
+            rows += 1
+    return rows, exits, Wu, Wv
 
 
 @kernel
@@ -328,34 +378,21 @@ def lay(
         if leg.row < 0:
             continue
         if exits == np.inf:
-            write_band(columns, bands, blocks, leg.column, leg.row, np.inf, np.inf)
+            write_band(columns, bands, blocks, leg.column, leg.row, 0.0, 0.0, 0.0)
             continue
         here = y[leg.column]
-        fall = scratch[CAP, row]
-        rise = fall
-        open_below = True
-        open_above = True
-        if cu != np.inf:
-            b = cu * scratch[U_WEIGHT, row]
-            g = scratch[U_FALL, row]
-            open_below = g == OPEN
-            if g > 0.0:
-                fall = min(fall, b / g)
-            g = scratch[U_RISE, row]
-            open_above = g == OPEN
-            if g > 0.0:
-                rise = min(rise, b / g)
+        at = scratch[row]
+        fall = at[FALL_CAP]
+        rise = at[RISE_CAP]
+        if cu != np.inf:  # a quotient by 0 is inf: no edge from there
+            b = cu * at[U_WEIGHT]
+            fall = min(fall, b / at[U_FALL])
+            rise = min(rise, b / at[U_RISE])
         if cv != np.inf:
-            b = cv * scratch[V_WEIGHT, row]
-            g = scratch[V_FALL, row]
-            open_below = open_below and g == OPEN
-            if g > 0.0:
-                fall = min(fall, b / g)
-            g = scratch[V_RISE, row]
-            open_above = open_above and g == OPEN
-            if g > 0.0:
-                rise = min(rise, b / g)
-        lo = 0.0 if open_below else here * (1.0 - fall)
-        hi = np.inf if open_above else here * (1.0 + rise)
-        write_band(columns, bands, blocks, leg.column, leg.row, max(lo, scratch[LOWEST, row]), min(hi, scratch[HIGHEST, row]))
+            b = cv * at[V_WEIGHT]
+            fall = min(fall, b / at[V_FALL])
+            rise = min(rise, b / at[V_RISE])
+        lo = max(here * (1.0 - fall), at[LOWEST])
+        hi = min(here * (1.0 + rise), at[HIGHEST])
+        write_band(columns, bands, blocks, leg.column, leg.row, here, lo, hi)
         row += 1

@@ -150,7 +150,7 @@ class Evaluator:
         self._bare: set[int] = set()
         self._ties: dict[int, tuple[bytes, Verdict]] = {}
         self._events: Array = np.zeros(4096, b.EVENT)
-        self._scratch: Array = np.zeros((SCRATCH, self._book.most_legs))
+        self._scratch: Array = np.zeros((self._book.most_legs, SCRATCH))
         self._exits: Array = np.zeros(0, np.int32)
         self._deferred: Array = np.zeros((0, 2), np.int32)
         self._dirty: Array = np.zeros((0, 2), np.int32)
@@ -557,8 +557,8 @@ class Evaluator:
             self._deferred = np.zeros((len(book.pools), 2), np.int32)
         if len(self._dirty) < len(book.cold.blocks):
             self._dirty = np.zeros((len(book.cold.blocks), 2), np.int32)
-        if self._scratch.shape[1] < book.most_legs:
-            self._scratch = np.zeros((SCRATCH, book.most_legs))
+        if len(self._scratch) < book.most_legs:
+            self._scratch = np.zeros((book.most_legs, SCRATCH))
 
     def _rest(self, pool: int, sums: tuple[float, float, float, float] | None = None) -> None:
         """Hot, cold with a band, or open: where a pool that was decided belongs."""

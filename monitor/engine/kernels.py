@@ -33,6 +33,7 @@ __all__ = [
     "AMBIGUOUS",
     "BANKRUPT",
     "DRIFT",
+    "EDGE",
     "FAR",
     "NO_LEVEL",
     "SIGN",
@@ -431,15 +432,15 @@ def demote(pools: Array, legs: Array, columns: Array, hot: Array, free_slots: Ar
 
 
 @kernel
-def write_band(columns: Array, bands: Array, blocks: Array, c: int, row: int, lo: float, hi: float) -> None:
-    """Writes a band, rounded inwards to float32, and makes the summaries above it at least as strict.
+def write_band(columns: Array, bands: Array, blocks: Array, c: int, row: int, here: float, lo: float, hi: float) -> None:
+    """Writes a band around the price `here`, rounded inwards to float32, and makes the summaries above it at least as strict.
 
-    A price too small or too large for float32 gets the band that it always leaves.
+    -inf and inf are no edge. A price too small or too large for float32 gets the band that it always leaves.
     """
     column = columns[c]
-    lo32 = np.float32(lo * (1.0 + 1.2e-7)) if lo != 0.0 else np.float32(-np.inf)
+    lo32 = np.float32(lo * (1.0 + 1.2e-7))
     minus_hi32 = np.float32(-hi * (1.0 - 1.2e-7))
-    if (lo != 0.0 and not 1e-30 < lo < 1e30) or (hi != np.inf and not 1e-30 < hi < 1e30):
+    if not 1e-25 < here < 1e25:
         lo32 = np.float32(np.inf)
     r = column.cold + row
     bands[r, 0] = lo32

@@ -45,6 +45,7 @@ from monitor.engine.book import (
 from monitor.engine.compiled import kernel, prefetch
 from monitor.engine.kernels import (
     AMBIGUOUS,
+    EDGE,
     NO_LEVEL,
     arm,
     arm_row,
@@ -311,23 +312,31 @@ def run_pool(
 
 
 @kernel
-def quiet(
+def run_linear(
     p: int,
     start: int,
     position: Array,
     y: Array,
     y_before: Array,
+    columns: Array,
+    bands: Array,
     pools: Array,
     legs: Array,
     segments: Array,
+    ladder: Array,
     lines: Array,
-) -> tuple[bool, float, float, float, float]:
-    """Whether a linear known pool keeps its level at tick `start` and at all later ticks of the message, in whatever order they come.
+    scratch: Array,
+    events: Array,
+    deferred: Array,
+    tally: Array,
+) -> tuple[float, float, float, float]:
+    """`run_pool` for a known pool of one asset, in one look at its legs.
 
-    True when at tick `start` u and v are above their error bounds, and stay there less everything that any later tick of the message takes away.
+    First the short way: when u and v at tick `start` are above their error bounds, and stay there less everything that any later tick takes away,
+    then no order of the later ticks changes the level. Else the steps are taken one by one, in order.
 
     Returns:
-        (quiet, E, M, G, jumps): the sums at the end of the message, from scratch.
+        Its sums at the end of the message, from scratch. NaN when it was deferred on the way, or when a price is missing: then nothing was done.
     """
     pool = pools[p]
     level = pool.level
@@ -343,48 +352,88 @@ def quiet(
     M_start = M
     taken_u = 0.0
     taken_v = 0.0
+    later = 0
     for i in range(pool.leg, pool.leg + pool.legs):
         leg = legs[i]
         c = leg.column
+        prefetch(bands, columns[c].cold + leg.row)
         x = leg.slope * y[c]
         n = abs(x)
         k = leg.segment
         s = segments[k]
         if not (n <= s.upto and n > s.above):
             if n != n:
-                return False, np.nan, np.nan, np.nan, 0.0
+                return np.nan, np.nan, np.nan, 0.0
             k = find_segment(segments, k, n)
             leg.segment = k
             s = segments[k]
         if s.jumps != 0.0:
-            jumps += jump_near(segments, k, n, 1e-12 * n)
-        m = (s.rate + s.curve * n) * n + s.constant
+            jumps += jump_near(segments, k, n, EDGE * n)
+        rn = (s.rate + s.curve * n) * n
+        m = rn + s.constant
         E += x
         M += m
-        G += n + m + 2.0 * abs(s.constant)
+        G += n + rn + abs(s.constant)
         if position[c] > start:
             x0 = leg.slope * y_before[c]
             n0 = abs(x0)
             if not (n0 <= s.upto and n0 > s.above):
                 if n0 != n0:
-                    return False, np.nan, np.nan, np.nan, 0.0
+                    return np.nan, np.nan, np.nan, 0.0
                 k = find_segment(segments, k, n0)
                 s = segments[k]
             if s.jumps != 0.0:
-                jumps += jump_near(segments, k, n0, 1e-12 * n0)
-            m0 = (s.rate + s.curve * n0) * n0 + s.constant
+                jumps += jump_near(segments, k, n0, EDGE * n0)
+            rn = (s.rate + s.curve * n0) * n0
+            m0 = rn + s.constant
             E_start += x0
             M_start += m0
-            G += n0 + m0 + 2.0 * abs(s.constant)
+            G += n0 + rn + abs(s.constant)
+            scratch[later, 0] = position[c]
+            scratch[later, 1] = x - x0
+            scratch[later, 2] = m - m0
+            later += 1
             taken_u += min(0.0, au * (x - x0) - bu * (m - m0))
             taken_v += min(0.0, bv * (m - m0) - av * (x - x0))
         else:
             E_start += x
             M_start += m
-    bound = bound_of(2 * pool.legs, G, jumps)
-    calm = au == 0.0 or au * E_start - bu * M_start + taken_u > 2.0 * (au + bu) * bound
-    calm = calm and (av == 0.0 or bv * M_start - av * E_start + taken_v > 2.0 * (av + bv) * bound)
-    return calm, E, M, G, jumps
+    # Twice as many terms as legs, and as many additions again on the way.
+    bound = bound_of(4 * pool.legs, G, jumps)
+    if (au == 0.0 or au * E_start - bu * M_start + taken_u > (au + bu) * bound) and (
+        av == 0.0 or bv * M_start - av * E_start + taken_v > (av + bv) * bound
+    ):
+        return E, M, G, jumps
+    tally[STEPPED] += 1
+    for i in range(1, later):  # by tick; few, and nearly always fewer than twenty
+        tick = scratch[i, 0]
+        dE = scratch[i, 1]
+        dM = scratch[i, 2]
+        k = i
+        while k > 0 and scratch[k - 1, 0] > tick:
+            scratch[k, 0] = scratch[k - 1, 0]
+            scratch[k, 1] = scratch[k - 1, 1]
+            scratch[k, 2] = scratch[k - 1, 2]
+            k -= 1
+        scratch[k, 0] = tick
+        scratch[k, 1] = dE
+        scratch[k, 2] = dM
+    here = start
+    i = 0
+    while True:
+        after = next_level(pool.level, E_start, M_start, bound, ladder)
+        if after == AMBIGUOUS:
+            defer(pools, deferred, tally, p, here)
+            return np.nan, np.nan, np.nan, 0.0
+        if after != pool.level:
+            record(pools, events, tally, p, here, after)
+        if i == later:
+            return E, M, G, jumps
+        here = int(scratch[i, 0])
+        while i < later and scratch[i, 0] == here:  # all rows of the pool in that instrument, then the decision
+            E_start += scratch[i, 1]
+            M_start += scratch[i, 2]
+            i += 1
 
 
 @kernel
@@ -509,10 +558,27 @@ def run_ticks(
         tally[COLD_EXITS] += 1
         tally[EVALUATIONS] += 1
         pools[p].left = -1
-        calm = False
-        if pools[p].kind == LINEAR and pools[p].assets == 0 and pools[p].state == KNOWN:
-            calm, E, M, G, jumps = quiet(p, tick, position, y, y_before, pools, legs, segments, lines)
-        if not calm:
+        linear = pools[p].kind == LINEAR and pools[p].state == KNOWN
+        if linear:
+            E, M, G, jumps = run_linear(
+                p,
+                tick,
+                position,
+                y,
+                y_before,
+                columns,
+                bands,
+                pools,
+                legs,
+                segments,
+                ladder,
+                lines,
+                scratch,
+                events,
+                deferred,
+                tally,
+            )
+        if not linear or (E != E and pools[p].deferred < 0):
             tally[STEPPED] += 1
             E, M, G, jumps = run_pool(
                 p, tick, numbers, position, y, y_before, y_after, pools, legs, assets, segments, ladder, events, deferred, tally

@@ -73,17 +73,17 @@ def test_cube_root() -> None:
 MUTANTS = {
     "collateral slope without the weight of debts": ("w_equity = max(w_equity, debt)", "w_equity = w_equity", 3000),
     "no slope of requirements in the index price": ("gu = price * (cu * size + bu * asset.ask * margin)", "gu = price * cu * size", 3000),
-    "slopes at the centre": ("top = n * (1.0 + REACH)", "top = n", 3000),
+    "slopes at the centre": ("top = n * (1.0 + reach)", "top = n", 3000),
     "slopes of amounts at the centre": ("if amount - reach < 0.0:", "if amount < 0.0:", 3000),
     "long always safe upwards": ("OPEN if au * S >= bu * whole else 0.0", "OPEN if S > 0.0 else 0.0", 1500),
-    "leave threshold forgotten": ("Hv = NO_EDGE\n    if av != 0.0:", "Hv = NO_EDGE\n    av = 0.0\n    if av != 0.0:", 500),
+    "leave threshold forgotten": ("if lines[2, level] != 0.0:", "if level < 0:", 500),
     "no clip at whole-position tiers": (
         "if s.jumps > allowed:\n                    whole",
         "if s.jumps > 1e300:\n                    whole",
         3000,
     ),
     "a band 1 % too wide": ("SHARE: Final = 0.999", "SHARE: Final = 1.012", 1500),
-    "index price not a price": ("(1.0 + REACH) * (cu * abs(S)", "(1.0) * (0.5 * cu * abs(S)", 2000),
+    "half of the collateral slope": ("(1.0 + R) * (cu * abs(S)", "(1.0 + R) * (0.5 * cu * abs(S)", 2000),
 }
 
 
