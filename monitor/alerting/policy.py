@@ -20,7 +20,7 @@ from where it was; `advance` should be asked at least once a second, since what 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -105,29 +105,21 @@ class Notifier:
         self._done = 0  # everything up to this moment has been decided
 
     @classmethod
-    def load(cls, policy: AlertPolicy, records: Mapping[str, bytes], now_ms: int) -> Notifier:
+    def load(
+        cls, policy: AlertPolicy, records: Mapping[str, bytes], now_ms: int, *, on_damaged: Callable[[str], None] | None = None
+    ) -> Notifier:
         """Continues from stored records. Routes that no longer exist are forgotten; everything is decided anew by the present policy.
 
-        Raises ValueError for a record that cannot be read.
+        A record that cannot be read is left out and told to `on_damaged`; without one it raises ValueError.
         """
         notifier = cls(policy)
         for name, data in records.items():
-            kind, _, rest = name.partition(":")
-            match kind:
-                case "subject":
-                    subject = _Subject.of_json(rest, data)
-                    notifier._adopt(subject)
-                    notifier._subjects[rest] = subject
-                case "route" if rest in notifier._groups:
-                    notifier._groups[rest].restore(orjson.loads(data))
-                case "silence":
-                    notifier._silences[rest] = Silence.of_json(data)
-                case "clock":
-                    notifier._done = int(data)
-                case "route":
-                    notifier._dirty.add(name)
-                case _:
-                    raise ValueError(f"unknown record of the alert policy: {name!r}")
+            try:
+                notifier._take_record(name, data)
+            except (ValueError, TypeError, KeyError) as error:
+                if on_damaged is None:
+                    raise ValueError(f"record {name!r} cannot be read: {error}") from None
+                on_damaged(name)
         for key, subject in notifier._subjects.items():
             for route_name, channel in subject.channels.items():
                 if channel.pending is not None:
@@ -135,6 +127,24 @@ class Notifier:
         notifier._follow(now_ms)
         notifier._decide_all(notifier._done)
         return notifier
+
+    def _take_record(self, name: str, data: bytes) -> None:
+        kind, _, rest = name.partition(":")
+        match kind:
+            case "subject":
+                subject = _Subject.of_json(rest, data)
+                self._adopt(subject)
+                self._subjects[rest] = subject
+            case "route" if rest in self._groups:
+                self._groups[rest].restore(orjson.loads(data))
+            case "route":
+                self._dirty.add(name)
+            case "silence":
+                self._silences[rest] = Silence.of_json(data)
+            case "clock":
+                self._done = int(data)
+            case _:
+                raise ValueError("no record of the alert policy")
 
     def observe(self, event: Mapping[str, Any], now_ms: int) -> None:
         """Takes one row of the event stream. Timers up to its own time run first, so a late reader decides as a prompt one."""

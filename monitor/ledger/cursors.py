@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol, assert_never
+from typing import Any, NoReturn, Protocol, assert_never, runtime_checkable
 
 from monitor.errors import LedgerBroken, LedgerUnavailable
 from monitor.ledger.connection import Command, Link, Wire, raise_faults
@@ -19,7 +19,7 @@ from monitor.ledger.keys import PartitionKeys
 from monitor.measures import Durations
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
-__all__ = ["Sink", "SinkStatistics", "SinkWorker", "read_cursors", "read_rows", "register_sink", "row_of"]
+__all__ = ["BatchSink", "Sink", "SinkStatistics", "SinkWorker", "read_cursors", "read_rows", "register_sink", "row_of"]
 
 
 class Sink(Protocol):
@@ -27,6 +27,20 @@ class Sink(Protocol):
 
     async def deliver(self, row: Row) -> Delivery:
         """Brings one row to the receiver. Called for one row at a time. May be cancelled."""
+        ...
+
+
+@runtime_checkable
+class BatchSink(Protocol):
+    """A sink that takes several rows at once: where each row alone would cost a round trip, and a burst would take too long.
+
+    `batch_rows` bounds a batch, and so how many copies a process that was paused in the middle of one can send.
+    """
+
+    batch_rows: int
+
+    async def deliver_batch(self, rows: Sequence[Row]) -> int:
+        """How many of the rows, from the first on, are delivered. The next one is offered by `deliver`, which says why. Never raises."""
         ...
 
 
@@ -181,13 +195,17 @@ class SinkWorker:
                 self.wake.clear()  # before the read: a commit between the two wakes us again
                 self._skip.clear()
                 rows = await self._read(self._place)
+                has_rows = bool(rows)
                 crash_at("sink.read")
-                for row in rows:
-                    await self._deliver(row)
-                    if self._skip.is_set():
-                        break
+                while rows and not self._skip.is_set():
+                    offered, taken = await self._deliver_batch(rows)
+                    if taken == offered and taken:
+                        rows = rows[taken:]
+                    else:
+                        await self._deliver(rows[taken])
+                        rows = rows[taken + 1 :]
                 pause = self._first_pause_s
-                if not rows:
+                if not has_rows:
                     await _wait(self.wake, 0.5)
             except LedgerUnavailable as error:
                 self._link.follow(error)
@@ -199,6 +217,22 @@ class SinkWorker:
         if self._reader is None or self._reader.closed:
             self._reader = await self._link.open()
         return await read_rows(self._reader, self.partition, after, timeout_s=max(self._link.timeout_s, 5.0))
+
+    async def _deliver_batch(self, rows: Sequence[Row]) -> tuple[int, int]:
+        """Offers several rows at once where the sink can take them: how many, and how many of them it has now."""
+        if not isinstance(self._sink, BatchSink) or len(rows) < 2 or not self._may_send():
+            return 0, 0
+        crash_at("sink.sending")
+        began = asyncio.get_running_loop().time()
+        offered = rows[: self._sink.batch_rows]
+        taken = await self._sink.deliver_batch(offered)
+        if taken:
+            crash_at("sink.delivered")
+            self.statistics.delivered += taken
+            self.statistics.deliver_seconds.observe((asyncio.get_running_loop().time() - began) / taken)
+            self.statistics.failing_since = None
+            self._advance(offered[taken - 1])
+        return len(offered), taken
 
     async def _deliver(self, row: Row) -> None:
         """Returns when the row is delivered, refused and stored as such, or skipped."""

@@ -111,6 +111,7 @@ class MqttSink:
     ) -> None:
         self.name = name
         self.statistics = SinkStatistics()
+        self.batch_rows = options.max_in_flight
         self.last_error = Unavailable(Reason.UNREACHABLE, detail="not connected yet")
         self._options = options
         self._may_connect = may_connect
@@ -179,6 +180,11 @@ class MqttSink:
             mine.over.set()
             if self._turns.get(account) is mine:
                 del self._turns[account]
+
+    async def deliver_batch(self, rows: Sequence[Row]) -> int:
+        """Publishes several rows at once, those of one account one after the other. How many, from the first on, have arrived."""
+        answers = await asyncio.gather(*(self.deliver(row) for row in rows))
+        return next((count for count, answer in enumerate(answers) if not isinstance(answer, Delivered)), len(answers))
 
     def adopt(self, *, account: str, group: str | None, pool: str, level: Level, unknown: str | None) -> None:
         """Tells the sink of a pool that stands above healthy or is unknown since before this process: its rows may be long delivered.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,56 @@ async def test_rows_come_in_order_and_once(lead: Lead, redis: Redis) -> None:
 
     assert receiver.rows == list(range(1, 256))
     assert await _cursor(redis) == 255
+
+
+class Batches(Receiver):
+    """A sink that takes several rows at once, and of a batch as many as it says."""
+
+    def __init__(self, take: Callable[[int], int], answer: Callable[[Row], Delivery] = lambda _row: Delivered()) -> None:
+        super().__init__(answer)
+        self.batch_rows = 16
+        self.sizes: list[int] = []
+        self._take = take
+
+    async def deliver_batch(self, rows: Sequence[Row]) -> int:
+        """Keeps the first ones."""
+        self.sizes.append(len(rows))
+        taken = self._take(len(rows))
+        self.rows += [row.seq for row in rows[:taken]]
+        return taken
+
+
+async def test_a_sink_that_takes_batches_gets_them_in_order_and_once(lead: Lead, redis: Redis) -> None:
+    """At most so many at once; the cursor is behind the last one."""
+    partition, receiver = await lead(), Batches(lambda size: size)
+    await register_sink(redis.link(), 0, "sink")
+    await _commit(partition, 0, 250)
+    async with working(redis, receiver) as worker:
+        await until(lambda: len(receiver.rows) == 250)
+
+    assert receiver.rows == list(range(1, 251))
+    assert max(receiver.sizes) == 16
+    assert worker.statistics.delivered == 250
+    assert await _cursor(redis) == 250
+
+
+async def test_what_a_batch_does_not_take_is_offered_alone(lead: Lead, redis: Redis) -> None:
+    """Of every batch only the first three are taken: the fourth goes alone, and can be refused; all have their turn, in order."""
+    receiver = Batches(lambda _size: 3, lambda row: Refused("rude") if row.seq == 4 else Delivered())
+    partition = await lead()
+    await register_sink(redis.link(), 0, "sink")
+    await _commit(partition, 0, 40)
+    async with working(redis, receiver) as worker:
+        await until(lambda: worker.statistics.seq == 40)
+    refusing = Batches(lambda _size: 0)
+    await register_sink(redis.link(), 0, "other")
+    await _commit(partition, 40, 5)
+    async with working(redis, refusing, "other"):
+        await until(lambda: len(refusing.rows) == 5)
+
+    assert receiver.rows == [seq for seq in range(1, 41) if seq != 4]
+    assert refusing.rows == list(range(41, 46))
+    assert await redis.call("XLEN", "{0}:dead") == 1
 
 
 async def test_a_worker_goes_on_where_the_last_one_was(lead: Lead, redis: Redis) -> None:
