@@ -58,7 +58,13 @@ SERVERS = (
     ),
     Server(command="promtool", package="prometheus", without="the tests that check the alert rules are left out", self_contained=True),
     Server(command="prometheus", package="prometheus", without="the tests that query dashboards are left out", self_contained=True),
-    Server(command="amtool", package="prometheus-alertmanager", without="the test of the alert routes is left out", self_contained=True),
+    Server(
+        command="amtool",
+        package="prometheus-alertmanager",
+        with_it=("prometheus-alertmanager",),
+        without="the tests of alert routes and of Alertmanager are left out",
+        self_contained=True,
+    ),
 )
 
 
