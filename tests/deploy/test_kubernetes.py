@@ -108,6 +108,18 @@ def test_the_daemon_understands_its_command_line(name: str, tmp_path: Path) -> N
     assert text.startswith(f"margin-monitor: {absent}: (file)"), text
 
 
+def test_what_was_seen_of_the_ledger_is_kept() -> None:
+    """The image's state folder is a volume in both places, so that an emptied or restored ledger is noticed after a restart."""
+    (found,) = (found for found in _OBJECTS if found["kind"] == "StatefulSet" and found["metadata"]["name"] == "margin-monitor")
+    mounts = {mount["mountPath"]: mount["name"] for mount in found["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
+    claims = {claim["metadata"]["name"] for claim in found["spec"]["volumeClaimTemplates"]}
+    compose = yaml.safe_load((_ROOT / "deploy" / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    (folder,) = re.findall(r"LEDGER__DATA_DIR=(\S+)", (_ROOT / "deploy" / "docker" / "Dockerfile").read_text(encoding="utf-8"))
+
+    assert mounts[folder] in claims
+    assert f"margin-monitor:{folder}" in compose["services"]["margin-monitor"]["volumes"]
+
+
 def test_selectors_find_their_pods() -> None:
     """Services, the budget and the policies select labels that a pod has."""
     labels = [pod["metadata"]["labels"] for _, pod in _pods()]
