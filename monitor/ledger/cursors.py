@@ -121,7 +121,8 @@ class SinkWorker:
     row again after a growing pause, for ever; nothing is parked and no other sink waits. A sink that raises is treated as unavailable, and
     after `most_raises` times in a row for one row as having refused it.
 
-    The cursor is written beside the deliveries, always the newest: after a crash, copies are sent of what was delivered in the last write.
+    The cursor is written beside the deliveries, always the newest, and no row is sent while it is `most_copies` rows behind: so many may
+    be sent again, with the same ids, after a crash (a batch counts whole). A sink slower than the ledger's disk has at most one.
 
     Attributes:
         wake: Set it when rows were committed (`Committer.listen`); without it the worker looks twice a second.
@@ -138,6 +139,7 @@ class SinkWorker:
         first_pause_s: float = 0.1,
         longest_pause_s: float = 30.0,
         most_raises: int = 5,
+        most_copies: int = 10,
         doze: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Prepares a worker. `may_send` is asked before each row: an old leader that was paused keeps quiet (`Committer.may_send`)."""
@@ -150,7 +152,10 @@ class SinkWorker:
         self._keys = PartitionKeys.of(partition)
         self._place: str | None = None  # the last row delivered or refused
         self._stored: str | None = None  # what is known to stand in the ledger
+        self._most_copies = most_copies
+        self._ahead = 0  # rows that the sink has and the stored cursor does not tell
         self._moved = asyncio.Event()
+        self._caught_up = asyncio.Event()
         self._skip = asyncio.Event()
         self._writing = asyncio.Lock()
         self._writer: Wire | None = None
@@ -198,6 +203,9 @@ class SinkWorker:
                 has_rows = bool(rows)
                 crash_at("sink.read")
                 while rows and not self._skip.is_set():
+                    while self._ahead >= self._most_copies:
+                        self._caught_up.clear()
+                        await self._caught_up.wait()
                     offered, taken = await self._deliver_batch(rows)
                     if taken == offered and taken:
                         rows = rows[taken:]
@@ -231,7 +239,7 @@ class SinkWorker:
             self.statistics.delivered += taken
             self.statistics.deliver_seconds.observe((asyncio.get_running_loop().time() - began) / taken)
             self.statistics.failing_since = None
-            self._advance(offered[taken - 1])
+            self._advance(offered[taken - 1], taken)
         return len(offered), taken
 
     async def _deliver(self, row: Row) -> None:
@@ -277,10 +285,11 @@ class SinkWorker:
                 case _:
                     assert_never(result)
 
-    def _advance(self, row: Row) -> None:
+    def _advance(self, row: Row, count: int = 1) -> None:
         if not self._skip.is_set():
             self._place = row.stream_id
             self.statistics.seq = row.seq
+            self._ahead += count
             self._moved.set()
 
     async def _bury(self, row: Row, reason: str) -> None:
@@ -330,13 +339,14 @@ class SinkWorker:
 
     async def _store(self) -> None:
         async with self._writing:
-            place = self._place
-            if place is None or place == self._stored:
-                return
-            wire = await self._writable()
-            await wire.call("HSET", self._keys.sinks, self.name, place, timeout_s=self._link.timeout_s)
-            self._stored = place
-            crash_at("sink.moved")
+            place, ahead = self._place, self._ahead
+            if place is not None and place != self._stored:
+                wire = await self._writable()
+                await wire.call("HSET", self._keys.sinks, self.name, place, timeout_s=self._link.timeout_s)
+                self._stored = place
+                crash_at("sink.moved")
+            self._ahead -= ahead
+            self._caught_up.set()
 
     async def _writable(self) -> Wire:
         if self._writer is None or self._writer.closed:

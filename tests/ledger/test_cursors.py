@@ -296,6 +296,25 @@ async def test_an_outage_of_redis_loses_nothing(lead: Lead, redis: Redis) -> Non
     assert await _cursor(redis) == 10
 
 
+@pytest.mark.parametrize("most", [1, 10])
+async def test_the_stored_cursor_never_falls_far_behind(lead: Lead, redis: Redis, most: int) -> None:
+    """Writes of Redis stand still: no more rows are sent than may be sent again after a crash."""
+    partition, receiver = await lead(), Receiver()
+    async with working(redis, receiver, most_copies=most):
+        await _commit(partition, 0, 1)
+        await until(lambda: receiver.rows == [1])
+        await _commit(partition, 1, 50)
+        await redis.call("CLIENT", "PAUSE", 60_000, "WRITE")
+        await until(lambda: len(receiver.rows) >= most + 1)
+        await asyncio.sleep(0.1)
+        sent = len(receiver.rows) - await _cursor(redis)
+        await redis.call("CLIENT", "UNPAUSE")
+        await until(lambda: len(receiver.rows) == 51)
+
+    assert 1 <= sent <= most
+    assert receiver.rows == list(range(1, 52))
+
+
 async def test_a_backlog_can_be_skipped_while_the_receiver_is_down(lead: Lead, redis: Redis) -> None:
     """It was written to a file: the worker leaves the row it is stuck at and goes on behind."""
     partition = await lead()

@@ -36,6 +36,7 @@ __all__ = [
 
 _RIG = Path(__file__).with_name("ledger_rig.py")
 _ROOT = Path(__file__).parents[2]
+_LONGEST_RUN_S = 8.0
 REFUSE_EVERY = 50
 
 
@@ -137,27 +138,31 @@ async def kill_at_points(
 ) -> Counter[str]:
     """Lets the rig die at each point, at its n-th pass, over and over on one tape. Returns how often it died where.
 
-    The points of settling are passed only when an answer is cut: then a proxy stands between.
+    The points of settling, and further acquires, are passed only when commits are struck: then a proxy stands between. A run in which the
+    point is not reached is killed from outside and counted as "elsewhere".
     """
     deaths: Counter[str] = Counter()
     for count in passes:
         for point in points:
             async with contextlib.AsyncExitStack() as stack:
                 url = redis.url
-                if point.startswith("settle"):
+                if point.startswith("settle") or (point.startswith("acquire") and count > 1):
                     proxy = FaultProxy(folder / f"{point}-{count}.sock", str(redis.server.socket))
                     await stack.enter_async_context(proxy.running())
-                    proxy.arm("drop_request" if count % 2 else "cut_reply", after=3)
+                    proxy.arm("drop_request" if count % 2 else "cut_reply", after=3, again=3)
                     url = f"unix://{proxy.endpoint.path}"
-                passed = 1 if point.startswith(("settle", "takeover")) else count
+                passed = 1 if point.startswith("takeover") else count
                 run = await stack.enter_async_context(rig(url, redis.url, sink, crash_at=f"{point}:{passed}", **settings))
-                code = await run.ended()
-                if code == -signal.SIGKILL:
-                    deaths[point] += 1
-                elif code == 0:
+                try:
+                    async with asyncio.timeout(_LONGEST_RUN_S):
+                        code = await run.ended()
+                except TimeoutError:
+                    deaths["elsewhere"] += 1
+                    continue
+                if code == 0:
                     return deaths
-                else:
-                    raise AssertionError(f"{point}:{passed}: the rig ended with {code}: {run.lines}")
+                assert code == -signal.SIGKILL, f"{point}:{passed}: the rig ended with {code}: {run.lines}"
+                deaths[point] += 1
     return deaths
 
 
