@@ -76,14 +76,14 @@ async def _run(accounts: int, symbols: int, rate: float, step_bp: float, seconds
             await asyncio.sleep(2.0)  # the first prices make every pool known: a start, not the steady state
             statistics = evaluator.statistics
             first_ticks, first_rows = statistics.ticks, committer.statistics.rows
-            for durations in (statistics.latency, statistics.evaluate, committer.statistics.commit_seconds):
+            for durations in (evaluator.observer.latency, statistics.evaluate, committer.statistics.commit_seconds):
                 durations.clear()
             try:
                 async with asyncio.timeout(seconds):
                     await stop.wait()
             except TimeoutError:
                 pass
-            latency, evaluate = statistics.latency, statistics.evaluate
+            latency, evaluate = evaluator.observer.latency, statistics.evaluate
             return {
                 "accounts": accounts,
                 "symbols": symbols,

@@ -161,7 +161,7 @@ async def _summary(rig: LocalRig, screen: _Screen, received: Counter[str] | None
     else:
         print(f"MQTT: {received['event']:,} events received by a subscriber")
     rows = sum(committer.partition.head.seq for committer in daemon.committers.values())
-    latency = statistics.latency
+    latency = evaluator.observer.latency
     print(
         f"{statistics.ticks:,} ticks, {len(evaluator.book):,} accounts, {rows:,} events "
         f"({screen.levels['margin_call']:,} margin calls, {screen.levels['liquidation']:,} liquidations), "

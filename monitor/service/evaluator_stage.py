@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,8 +21,8 @@ from monitor.engine.evaluator import Crossing, Evaluator
 from monitor.engine.terms import Verdict
 from monitor.errors import CodecError, LedgerUnavailable, RefusedError
 from monitor.ledger.cache import TickCursor, TickGap, TickMessage, TicksReader, read_marks
-from monitor.ledger.changes import Blind, Change, DocumentChange, Hold, Observation, TicksRead, UpdatesRead
-from monitor.ledger.committer import Committer, QueueDropped
+from monitor.ledger.changes import Blind, Change, DocumentChange, Hold, TicksRead, UpdatesRead
+from monitor.ledger.committer import Committer
 from monitor.ledger.connection import Link
 from monitor.ledger.keys import partition_of
 from monitor.ledger.updates import Order, Update, UpdateGuard, UpdatesReader, order_of, poisoned, unread
@@ -35,12 +35,13 @@ from monitor.measures import Durations
 from monitor.service.account_book import AccountBook
 from monitor.service.facts import Facts
 from monitor.service.logs import log
+from monitor.service.observing import Observer, price_inputs
 from monitor.service.price_store import PriceStore
 from monitor.wire.event_body import document_cause, tick_cause
 from monitor.wire.events import TickPosition
 from monitor.wire.prices import PriceBatch, decode_batch
 
-__all__ = ["EvaluatorStage", "EvaluatorStatistics", "Loading", "RestartNeeded"]
+__all__ = ["EvaluatorStage", "EvaluatorStatistics", "Loading"]
 
 AFTER = 2**31 - 1
 """Index of what is decided between two messages: after every tick of the earlier one."""
@@ -69,8 +70,8 @@ class EvaluatorStatistics:
         messages, ticks: Price messages and prices evaluated. position: of the last message.
         gaps: Times that ticks did not join on. damaged: messages that could not be read.
         applied: Documents applied. dropped: documents not applied, by reason.
-        events: Observations handed to the ledger, by level and kind.
-        evaluate: Time of one message, all accounts. latency: tick received to event proven in Redis.
+        evaluate: Time of one message, all accounts.
+        progress_at: Monotonic time at which the streams were last looked at.
     """
 
     messages: int = 0
@@ -80,9 +81,7 @@ class EvaluatorStatistics:
     damaged: int = 0
     applied: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    events: dict[tuple[str, str], int] = field(default_factory=dict)
     evaluate: Durations = field(default_factory=Durations)
-    latency: Durations = field(default_factory=Durations)
     progress_at: float = 0.0
 
     def drop(self, reason: str) -> None:
@@ -117,20 +116,27 @@ class EvaluatorStage:
         self.ready = asyncio.Event()
         self.stale: dict[tuple[str, PriceKind, str], int] = {}
         self.holds: dict[str, str] = {}
-        self._partitions, self._thresholds = partitions, thresholds
+        self.observer = self._observer = Observer(
+            committers,
+            partitions,
+            self.engine,
+            book,
+            self.store,
+            facts,
+            thresholds,
+            unknown_after_s=unknown_after_s,
+            clock=clock,
+            wall_ns=wall_ns,
+        )
+        self._partitions = partitions
         self._ledger_link, self._cache_link = ledger_link, cache_link
-        self._facts = facts
-        self._unknown_after_s = unknown_after_s
         self._on_loading = on_loading
         self._clock, self._wall_ns, self._doze = clock, wall_ns, doze
         self._inbox: asyncio.Queue[TickMessage | TickGap | Update] = asyncio.Queue(maxsize=64)
-        self._unknown_due: dict[tuple[str, str], float] = {}
         self._guards: dict[int, UpdateGuard] = {}
         self._turn = asyncio.Lock()  # one thing is decided at a time, its observations queued before the next
-        self.changed: set[str] = set()  # accounts with a change of verdict since somebody looked
         self._wanted: set[tuple[str, PriceKind, str]] = set()  # grows: what is not held any more is still read until the next start
         self._wanted_told = 0
-        self._waiting: dict[int, list[tuple[int, int]]] = {number: [] for number in committers}
         self._ticks: TicksReader
 
     # ------------------------------------------------------------------ loading
@@ -180,7 +186,7 @@ class EvaluatorStage:
             group.create_task(self._sweep(), name="sweep")
             group.create_task(self._go_round(), name="pass")
             for number in self.committers:
-                group.create_task(self._measure(number), name=f"latency:{number}")
+                group.create_task(self._observer.measure(number), name=f"latency:{number}")
 
     async def drain(self) -> None:
         """After `run` was cancelled: decides what was read already and returns when all of it is committed."""
@@ -249,18 +255,18 @@ class EvaluatorStage:
         except RefusedError as error:
             # Valid when it was stored: the tables or the rules have changed. Its neighbours go on.
             log.error("account_unreadable", account=account, error=str(error))
-            await self._put(number, [Hold(account, str(error))])
+            await self._observer.put(number, [Hold(account, str(error))])
             return
         self.book.keep(data, held)
         self._want(held.pools.values())
         levels = {name: committer.verdict(account, name)[0] for name in held.pools}
         if hold is None:
             found = self.engine.put(account, list(held.pools.values()), levels)
-            await self._observe(found, at, cause)
+            await self._observer.observe(found, at, cause)
             for name in held.pools:
                 level, unknown = self.engine.verdict(account, name)
                 if unknown is None and committer.verdict(account, name)[1] is not None:
-                    await self._put(number, [self._observation(account, name, level, None, at, cause)])
+                    await self._observer.put(number, [self._observer.observation(account, name, level, None, at, cause)])
 
     async def _catch_up(self) -> None:
         """What happened while nobody was here: ticks and documents merged by their stream's time.
@@ -332,12 +338,8 @@ class EvaluatorStage:
     async def _decide(self) -> None:
         while True:
             item = await self._inbox.get()
-            try:
-                async with self._turn:
-                    await self._take(item)
-            except QueueDropped as dropped:
-                # Nothing is lost, since no cursor has moved: everything is loaded again from the ledger.
-                raise RestartNeeded from dropped
+            async with self._turn:
+                await self._take(item)
 
     async def _take(self, item: TickMessage | TickGap | Update) -> None:
         if isinstance(item, TickMessage):
@@ -349,13 +351,15 @@ class EvaluatorStage:
             start, end = _place(item.start), None if item.end is None else _place(item.end)
             log.warning("ticks_missing", reason=item.reason, start=str(start), end=str(end))
             for number in self.committers:
-                await self._put(number, [Blind(start, end, item.reason)])
+                await self._observer.put(number, [Blind(start, end, item.reason)])
 
     async def _take_message(self, message: TickMessage) -> None:
         started = self._clock()
         statistics = self.statistics
         try:
             batch = decode_batch(message.data)
+            if len(set(batch.names)) != len(batch.names):
+                raise CodecError("ticks", "name_twice", message.data, "each name once in a batch")
         except CodecError as error:
             statistics.damaged += 1
             log.error("message_unreadable", id=message.id, error=str(error))
@@ -374,7 +378,7 @@ class EvaluatorStage:
                     self.store.take(batch, taken, crossing.tick + 1)
                     taken = crossing.tick + 1
                 place = TickPosition(message.epoch, message.n, crossing.tick)
-                await self._observe([crossing], place, self._cause(batch, crossing.tick), received_at_ns=batch.received_at_ns)
+                await self._observer.observe([crossing], place, self._cause(batch, crossing.tick), received_at_ns=batch.received_at_ns)
             if batch.kind is not PriceKind.STALE:
                 self.store.take(batch, taken)
             statistics.ticks += len(names)
@@ -382,7 +386,7 @@ class EvaluatorStage:
         statistics.position = TickCursor(message.id, message.epoch, message.n)
         statistics.evaluate.observe(self._clock() - started)
         for number in self.committers:
-            await self._put(number, [TicksRead(message.id, message.epoch, message.n)])
+            await self._observer.put(number, [TicksRead(message.id, message.epoch, message.n)])
 
     def _cause(self, batch: PriceBatch, tick: int) -> dict[str, Any]:
         if batch.kind is PriceKind.STALE:
@@ -407,7 +411,7 @@ class EvaluatorStage:
         committer = self.committers[number]
         if not await self._guards[number].may_read(update):
             self.statistics.drop("killed_the_process")
-            await self._put(number, unread(update))
+            await self._observer.put(number, unread(update))
             return
         account: str | None = None
         try:
@@ -426,7 +430,7 @@ class EvaluatorStage:
         match order_of(committer.version(account), document.epoch, document.sequence, data):
             case Order.OLDER | Order.SAME as order:
                 self.statistics.drop(order.value)
-                await self._put(number, [UpdatesRead(update.id)])
+                await self._observer.put(number, [UpdatesRead(update.id)])
                 return
             case Order.CONFLICT:
                 text = f"epoch {document.epoch}, sequence {document.sequence} came before with another content"
@@ -436,30 +440,28 @@ class EvaluatorStage:
         changes: list[Change] = [DocumentChange(account, document.epoch, document.sequence, data)]
         place = self._now_place()
         cause = document_cause(document.epoch, document.sequence, self._wall_ns())
-        held_before = self.holds.pop(account, None)
+        self.holds.pop(account, None)
         if data is None:
-            before = self.engine.verdicts(account)
+            names = list(self.book.held(account, self._now()).pools) if account in self.book else []
             self.engine.remove(account)
-            if account in self.book:
-                self.book.remove(account)
-            gone = {**before, **{name: (Level.WATCH, held_before) for name in before if held_before}}
+            self.book.remove(account)
             changes += [
-                self._closing(account, name, place, cause)
-                for name, (level, unknown) in gone.items()
-                if level is not Level.HEALTHY or unknown is not None
+                self._observer.closing(account, name, place, cause)
+                for name in names
+                if committer.verdict(account, name) != (Level.HEALTHY, None)
             ]
-            await self._put(number, [*changes, UpdatesRead(update.id)])
+            await self._observer.put(number, [*changes, UpdatesRead(update.id)])
             return
         self.book.keep(data, held)
         self._want(held.pools.values())
-        await self._put(number, changes)
-        await self._observe(self.engine.put(account, list(held.pools.values())), place, cause)
+        await self._observer.put(number, changes)
+        await self._observer.observe(self.engine.put(account, list(held.pools.values())), place, cause)
         for name in held.pools:
             level, unknown = self.engine.verdict(account, name)
             committed = committer.verdict(account, name)
             if unknown is None and committed != (level, None):
-                await self._put(number, [self._observation(account, name, level, None, place, cause)])
-        await self._put(number, [UpdatesRead(update.id)])
+                await self._observer.put(number, [self._observer.observation(account, name, level, None, place, cause)])
+        await self._observer.put(number, [UpdatesRead(update.id)])
 
     async def _poison(self, update: Update, reason: str, account: str | None) -> None:
         """An update that cannot be used: its account is unknown until a valid one comes; its neighbours do not notice."""
@@ -473,62 +475,12 @@ class EvaluatorStage:
             place = self._now_place()
             cause = {"kind": "refused", "update": update.id}
             observations = [
-                self._observation(account, name, level, f"update refused: {reason}"[:300], place, cause)
+                self._observer.observation(account, name, level, f"update refused: {reason}"[:300], place, cause)
                 for name, (level, _) in self.engine.verdicts(account).items()
             ]
             self.engine.remove(account)
-            await self._put(number, observations)
-        await self._put(number, poisoned(update, reason, account if known else None))
-
-    async def _observe(
-        self, crossings: Iterable[Crossing], place: TickPosition, cause: dict[str, Any], *, received_at_ns: int | None = None
-    ) -> None:
-        """Hands changes of verdict to the ledger. What is unknown only because a price has not come yet waits for a while first."""
-        for crossing in crossings:
-            account, pool = crossing.account, crossing.pool
-            number = partition_of(account, self._partitions)
-            if crossing.after is None:
-                if not self._is_final(crossing, cause):
-                    self._unknown_due.setdefault((account, pool), self._clock() + self._unknown_after_s)
-                    continue
-                level, _ = self.engine.verdict(account, pool)
-                change = self._observation(account, pool, level, crossing.reason or "unknown", place, cause)
-            elif pool not in self.engine.verdicts(account):
-                change = self._closing(account, pool, place, cause)
-            else:
-                self._unknown_due.pop((account, pool), None)
-                change = self._observation(account, pool, crossing.after, None, place, cause)
-            await self._put(number, [change])
-            if received_at_ns is not None:
-                self._waiting[number].append((self.committers[number].accepted, received_at_ns))
-
-    def _is_final(self, crossing: Crossing, cause: dict[str, Any]) -> bool:
-        """Whether an unknown verdict is told at once: unless all it lacks is a first price."""
-        if cause["kind"] in ("stale", *(kind.value for kind in PriceKind)):
-            return True
-        pool = self.book.held(crossing.account, self._now()).pools[crossing.pool]
-        return pool.unknown is not None or all(self.store.price(venue, kind, name) is not None for venue, kind, name in _price_inputs(pool))
-
-    def _observation(
-        self, account: str, pool: str, level: Level, unknown: str | None, place: TickPosition, cause: dict[str, Any]
-    ) -> Observation:
-        kind = "level" if unknown is None else "unknown"
-        self.changed.add(account)
-        self.statistics.events[level.word, kind] = self.statistics.events.get((level.word, kind), 0) + 1
-        now_ns = self._wall_ns()
-        facts = self._facts.of(
-            self.book, self.store, account, pool, level, self._thresholds, cause=cause, as_of=_as_of(cause, now_ns), decided_at_ns=now_ns
-        )
-        return Observation(account, pool, level, unknown, place, facts)
-
-    def _closing(self, account: str, pool: str, place: TickPosition, cause: dict[str, Any]) -> Observation:
-        """A pool that is no more."""
-        self.statistics.events["healthy", "level"] = self.statistics.events.get(("healthy", "level"), 0) + 1
-        return Observation(account, pool, Level.HEALTHY, None, place, orjson.dumps({"cause": cause, "closed": True}))
-
-    async def _put(self, number: int, changes: Sequence[Change]) -> None:
-        if changes:
-            await self.committers[number].put(changes)
+            await self._observer.put(number, observations)
+        await self._observer.put(number, poisoned(update, reason, account if known else None))
 
     # ------------------------------------------------------------------ time
 
@@ -536,24 +488,9 @@ class EvaluatorStage:
         """Tells what has been unknown for too long, and what the feeds should read."""
         while True:
             async with self._turn:
-                await self._tell_unknown()
+                await self._observer.tell_unknown(self._now_place())
             await self._tell_wanted()
             await self._doze(SWEEP_S)
-
-    async def _tell_unknown(self) -> None:
-        now = self._clock()
-        place = self._now_place()
-        for (account, pool), due in list(self._unknown_due.items()):
-            if now < due:
-                continue
-            del self._unknown_due[account, pool]
-            if account not in self.book or pool not in (verdicts := self.engine.verdicts(account)):
-                continue
-            level, reason = verdicts[pool]
-            if reason is not None:
-                cause = {"kind": "never_seen", "waited_s": self._unknown_after_s}
-                change = self._observation(account, pool, level, reason, place, cause)
-                await self._put(partition_of(account, self._partitions), [change])
 
     async def _go_round(self) -> None:
         """The engine's background pass: slices between messages, the whole book in about a second."""
@@ -561,7 +498,7 @@ class EvaluatorStage:
             started = self._clock()
             async with self._turn:
                 found = self.engine.pass_slice(PASS_SLICE)
-                await self._observe(found, self._now_place(), {"kind": "pass"})
+                await self._observer.observe(found, self._now_place(), {"kind": "pass"})
             slices = max(1, self.engine.statistics().pools // PASS_SLICE)
             await self._doze(max(PASS_S / slices - (self._clock() - started), 0.0))
 
@@ -584,29 +521,9 @@ class EvaluatorStage:
             return
         self._wanted_told = told
 
-    async def _measure(self, number: int) -> None:
-        """Latency of what is proven to be committed: from the tick's receipt to now."""
-        committer, proven = self.committers[number], asyncio.Event()
-        committer.listen(proven)
-        try:
-            while True:
-                await proven.wait()
-                proven.clear()
-                now_ns = self._wall_ns()
-                waiting, done = self._waiting[number], committer.done
-                passed = 0
-                for accepted, received_ns in waiting:
-                    if accepted > done:
-                        break
-                    self.statistics.latency.observe((now_ns - received_ns) / 1e9)
-                    passed += 1
-                del waiting[:passed]
-        finally:
-            committer.unlisten(proven)
-
     def _want(self, pools: Iterable[MarginPool]) -> None:
         for pool in pools:
-            self._wanted.update(_price_inputs(pool))
+            self._wanted.update(price_inputs(pool))
 
     def _now_place(self) -> TickPosition:
         return _after(self.statistics.position)
@@ -625,21 +542,6 @@ class EvaluatorStage:
         return equity, requirement
 
 
-class RestartNeeded(Exception):
-    """What is in memory has run ahead of the ledger and was given up: load again."""
-
-
-def _price_inputs(pool: MarginPool) -> Iterator[tuple[str, PriceKind, str]]:
-    """Prices without which a pool is unknown: marks of its instruments; index prices of its assets where several are valued."""
-    venue = pool.account.venue
-    for name in (*(leg.name for leg in pool.legs), *(instrument.name for instrument in pool.order_instruments)):
-        yield venue, PriceKind.MARK, name
-    if pool.multi:
-        for holding in pool.holdings:
-            if holding.name != pool.currency:
-                yield venue, PriceKind.INDEX, holding.name
-
-
 def _after(cursor: TickCursor) -> TickPosition:
     return TickPosition(cursor.epoch, cursor.n, AFTER)
 
@@ -655,9 +557,3 @@ def _cursor_order(cursor: TickCursor) -> tuple[int, int]:
 
 def _stream_ms(stream_id: str) -> int:
     return int(stream_id.partition("-")[0])
-
-
-def _as_of(cause: dict[str, Any], now_ns: int) -> datetime:
-    """The moment an event describes: the venue's time of its tick, else ours."""
-    venue_ms = cause.get("venue_time_ms") or 0
-    return datetime.fromtimestamp(venue_ms / 1e3 if venue_ms else now_ns / 1e9, UTC)

@@ -114,8 +114,8 @@ class DaemonReadings:
         yield Sample("tick_position", statistics.position.n)
         yield Sample("tick_gaps_total", statistics.gaps)
         yield Sample("evaluate_seconds", statistics.evaluate)
-        yield Sample("event_latency_seconds", statistics.latency)
-        for (level_word, kind), count in statistics.events.items():
+        yield Sample("event_latency_seconds", evaluator.observer.latency)
+        for (level_word, kind), count in evaluator.observer.events.items():
             yield Sample("events_total", count, (level_word, kind))
         yield Sample("engine_exact_decisions_total", counted.exact_evaluations)
         yield Sample("engine_exact_pools", counted.exact_pools)

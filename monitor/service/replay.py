@@ -72,7 +72,7 @@ def replay_command(
                 assert evaluator is not None
                 statistics = evaluator.statistics
                 by_level = dict.fromkeys(("watch", "margin_call", "liquidation", "bankrupt", "healthy"), 0)
-                for (word, _kind), count in statistics.events.items():
+                for (word, _kind), count in evaluator.observer.events.items():
                     by_level[word] += count
                 words = ", ".join(f"{word} {count}" for word, count in by_level.items())
                 print(

@@ -66,7 +66,7 @@ class Snapshots:
             self.round_s = time.monotonic() - started
 
     def _urgent(self) -> list[str]:
-        changed = self._evaluator.changed
+        changed = self._evaluator.observer.changed
         urgent = [account for account in changed if account in self._evaluator.book]
         changed.clear()
         return urgent

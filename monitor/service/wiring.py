@@ -29,13 +29,14 @@ from monitor.ledger.partition import Partition, TailLost
 from monitor.ledger.server import CACHE_SETTINGS, LEDGER_SETTINGS, EmbeddedServer
 from monitor.service.account_book import AccountBook
 from monitor.service.alerts_stage import AlertsStage, HeadWatch
-from monitor.service.evaluator_stage import EvaluatorStage, Loading, RestartNeeded
+from monitor.service.evaluator_stage import EvaluatorStage, Loading
 from monitor.service.facts import Facts
 from monitor.service.feeds_stage import FeedsStage, Room
 from monitor.service.http import HttpServer, build_app
 from monitor.service.logs import log
 from monitor.service.metrics import Exposition, Sample
 from monitor.service.notify import notify_systemd
+from monitor.service.observing import RestartNeeded
 from monitor.service.readings import DaemonReadings
 from monitor.service.settings import Settings
 from monitor.service.snapshots import Snapshots

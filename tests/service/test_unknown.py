@@ -81,7 +81,7 @@ async def test_a_price_that_never_comes_makes_its_account_unknown(tmp_path: Path
         assert shown(rig, "has-price") == ("healthy", None)
         assert shown(rig, "no-price") == (None, "no mark of ETHUSDT")
         assert shown(rig, "no-balances")[0] is None
-        await until(lambda: evaluator.statistics.events.get(("healthy", "unknown"), 0) >= 2)
+        await until(lambda: evaluator.observer.events.get(("healthy", "unknown"), 0) >= 2)
         rows = await rows_of(rig)
 
         assert {(row["account"], row["unknown"]) for row in rows} == {

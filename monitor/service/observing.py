@@ -1,0 +1,185 @@
+"""From a change of verdict to an observation in the ledger's queue: when it is told, with which numbers, and how long it took.
+
+A pool that is unknown only because its first price is still on its way is not told for a while; every other change is told at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from monitor.engine.evaluator import Crossing, Evaluator
+from monitor.ledger.changes import Change, Observation
+from monitor.ledger.committer import Committer, QueueDropped
+from monitor.ledger.keys import partition_of
+from monitor.margin.levels import Level, Thresholds
+from monitor.margin.pools import MarginPool
+from monitor.margin.prices import PriceKind
+from monitor.measures import Durations
+from monitor.service.account_book import AccountBook
+from monitor.service.facts import Facts
+from monitor.service.price_store import PriceStore
+from monitor.wire.events import TickPosition
+
+__all__ = ["Observer", "RestartNeeded", "price_inputs"]
+
+Cause = Mapping[str, Any]
+
+PRICE_CAUSES = frozenset({"stale", *(kind.value for kind in PriceKind)})
+
+
+class RestartNeeded(Exception):
+    """What is in memory has run ahead of the ledger and was given up: load again from its cursors."""
+
+
+class Observer:
+    """Hands the verdicts of one engine to the committers of its partitions.
+
+    Attributes:
+        events: Observations handed over, by (level, level or unknown).
+        changed: Accounts with a change of verdict since somebody looked and cleared it.
+        latency: Tick received to event proven in Redis.
+    """
+
+    def __init__(
+        self,
+        committers: Mapping[int, Committer],
+        partitions: int,
+        engine: Evaluator,
+        book: AccountBook,
+        store: PriceStore,
+        facts: Facts,
+        thresholds: Thresholds,
+        *,
+        unknown_after_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.events: dict[tuple[str, str], int] = {}
+        self.changed: set[str] = set()
+        self.latency = Durations()
+        self._committers, self._partitions = committers, partitions
+        self._engine, self._book, self._store = engine, book, store
+        self._facts, self._thresholds = facts, thresholds
+        self._unknown_after_s = unknown_after_s
+        self._clock, self._wall_ns = clock, wall_ns
+        self._due: dict[tuple[str, str], float] = {}
+        self._waiting: dict[int, list[tuple[int, int]]] = {number: [] for number in committers}
+
+    async def put(self, number: int, changes: Sequence[Change]) -> None:
+        """Queues changes of one partition, in order. Raises RestartNeeded when the queue was dropped while the ledger was away."""
+        if changes:
+            try:
+                await self._committers[number].put(changes)
+            except QueueDropped as dropped:
+                raise RestartNeeded from dropped
+
+    async def observe(self, crossings: Iterable[Crossing], place: TickPosition, cause: Cause, *, received_at_ns: int | None = None) -> None:
+        """Hands over changes of verdict. `received_at_ns`: when the tick that caused them was received, for the latency."""
+        for crossing in crossings:
+            account, pool = crossing.account, crossing.pool
+            number = partition_of(account, self._partitions)
+            if crossing.after is None:
+                if not self._is_final(crossing, cause):
+                    self._due.setdefault((account, pool), self._clock() + self._unknown_after_s)
+                    continue
+                level, _ = self._engine.verdict(account, pool)
+                change = self.observation(account, pool, level, crossing.reason or "unknown", place, cause)
+            elif pool not in self._engine.verdicts(account):
+                change = self.closing(account, pool, place, cause)
+            else:
+                self._due.pop((account, pool), None)
+                change = self.observation(account, pool, crossing.after, None, place, cause)
+            await self.put(number, [change])
+            if received_at_ns is not None:
+                self._waiting[number].append((self._committers[number].accepted, received_at_ns))
+
+    async def tell_unknown(self, place: TickPosition) -> None:
+        """Tells what has been waiting for a first price for too long."""
+        now = self._clock()
+        for (account, pool), due in list(self._due.items()):
+            if now < due:
+                continue
+            del self._due[account, pool]
+            if account not in self._book or pool not in (verdicts := self._engine.verdicts(account)):
+                continue
+            level, reason = verdicts[pool]
+            if reason is not None:
+                cause = {"kind": "never_seen", "waited_s": self._unknown_after_s}
+                change = self.observation(account, pool, level, reason, place, cause)
+                await self.put(partition_of(account, self._partitions), [change])
+
+    def observation(self, account: str, pool: str, level: Level, unknown: str | None, place: TickPosition, cause: Cause) -> Observation:
+        """The verdict of a pool with its numbers, from an exact evaluation at the prices in the store."""
+        self._count(account, level, "level" if unknown is None else "unknown")
+        now_ns = self._wall_ns()
+        facts = self._facts.of(
+            self._book,
+            self._store,
+            account,
+            pool,
+            level,
+            self._thresholds,
+            cause=cause,
+            as_of=_as_of(cause, now_ns),
+            decided_at_ns=now_ns,
+        )
+        return Observation(account, pool, level, unknown, place, facts)
+
+    def closing(self, account: str, pool: str, place: TickPosition, cause: Cause) -> Observation:
+        """A pool that is no more: healthy, without numbers."""
+        self._count(account, Level.HEALTHY, "level")
+        return Observation(account, pool, Level.HEALTHY, None, place, orjson.dumps({"cause": cause, "closed": True}))
+
+    async def measure(self, number: int) -> None:
+        """Feeds `latency` from what is proven to be committed in one partition, until cancelled."""
+        committer, proven = self._committers[number], asyncio.Event()
+        committer.listen(proven)
+        try:
+            while True:
+                await proven.wait()
+                proven.clear()
+                now_ns = self._wall_ns()
+                waiting, done = self._waiting[number], committer.done
+                passed = 0
+                for accepted, received_ns in waiting:
+                    if accepted > done:
+                        break
+                    self.latency.observe((now_ns - received_ns) / 1e9)
+                    passed += 1
+                del waiting[:passed]
+        finally:
+            committer.unlisten(proven)
+
+    def _count(self, account: str, level: Level, kind: str) -> None:
+        self.changed.add(account)
+        self.events[level.word, kind] = self.events.get((level.word, kind), 0) + 1
+
+    def _is_final(self, crossing: Crossing, cause: Cause) -> bool:
+        """Whether an unknown verdict is told at once: unless all it lacks is a first price."""
+        if cause["kind"] in PRICE_CAUSES:
+            return True
+        pool = self._book.held(crossing.account, datetime.fromtimestamp(self._wall_ns() / 1e9, UTC)).pools[crossing.pool]
+        return pool.unknown is not None or all(self._store.price(venue, kind, name) is not None for venue, kind, name in price_inputs(pool))
+
+
+def price_inputs(pool: MarginPool) -> Iterator[tuple[str, PriceKind, str]]:
+    """Prices without which a pool is unknown: marks of its instruments; index prices of its assets where several are valued."""
+    venue = pool.account.venue
+    for name in (*(leg.name for leg in pool.legs), *(instrument.name for instrument in pool.order_instruments)):
+        yield venue, PriceKind.MARK, name
+    if pool.multi:
+        for holding in pool.holdings:
+            if holding.name != pool.currency:
+                yield venue, PriceKind.INDEX, holding.name
+
+
+def _as_of(cause: Cause, now_ns: int) -> datetime:
+    """The moment an event describes: the venue's time of its tick, else ours."""
+    venue_ms = cause.get("venue_time_ms") or 0
+    return datetime.fromtimestamp(venue_ms / 1e3 if venue_ms else now_ns / 1e9, UTC)
