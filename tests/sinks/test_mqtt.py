@@ -495,3 +495,33 @@ async def test_a_port_that_does_not_speak_mqtt_is_given_up_in_time() -> None:
 def test_the_password_is_not_printed() -> None:
     """Options can be logged."""
     assert "hunter2" not in repr(MqttOptions(host="h", username="u", password="hunter2"))
+
+
+async def test_a_row_does_not_wait_for_delayed_acknowledgements(mosquitto: Mosquitto) -> None:
+    """Mosquitto with its default settings and the kernel's delayed acknowledgements would make 40 ms a row; a row takes a few."""
+    loop = asyncio.get_running_loop()
+    async with sink_on(mosquitto.port) as sink:
+        await sink.deliver(row(0))
+        took = []
+        for seq in range(1, 31):
+            began = loop.time()
+            assert await sink.deliver(row(seq)) == Delivered()
+            took.append(loop.time() - began)
+
+    assert sorted(took)[len(took) // 2] < 0.025
+
+
+async def test_a_batch_is_counted_to_its_first_gap(tmp_path: Path) -> None:
+    """A batch says how many of its rows have arrived from the first on; a refused one in the middle is the gap."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite margin/#\ntopic deny margin/desk-a/secret/#\n")
+    broker = Mosquitto(tmp_path / "broker", f"acl_file {acl}")
+    broker.start()
+    try:
+        async with sink_on(broker.port) as sink:
+            rows = [row(seq, account="secret" if seq == 4 else f"a{seq}") for seq in range(1, 7)]
+            counts = [await sink.deliver_batch(rows), await sink.deliver_batch(rows[4:]), await sink.deliver_batch(rows[3:])]
+    finally:
+        broker.kill()
+
+    assert counts == [3, 2, 0]
