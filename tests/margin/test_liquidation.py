@@ -252,6 +252,28 @@ def test_portfolio_margin_by_hand() -> None:
     assert found.bankruptcy_price is not None and abs(found.bankruptcy_price - D(500_000) / 13) < CLOSE
 
 
+def test_a_root_where_an_amount_turns_into_a_debt_is_found() -> None:
+    """Mango's health and the settle token's amount are 0 at the same mark, which has no exact decimal: 1100 / 0.693."""
+    asset = {"weights": [{"floor": 0, "weight": "0.9"}], "debt_weights": [{"floor": 0, "weight": "1.1"}]}
+    for quantity, mark in (("0.7", "3000"), ("-0.7", "500")):
+        cost = "2100" if quantity[0] != "-" else "-700"
+        body = document(
+            "mango_v4",
+            [linear("P", quantity, cost=cost)],
+            instruments={"P": perpetual("USDC", profit_weight="0.5")},
+            assets={"USDC": asset},
+            mark={"P": mark},
+            index={"USDC": "0.999"},
+            wallet={"USDC": "1000"},
+        )
+        pool, prices = only_pool(body)
+
+        (found,) = position_prices(pool, prices, NOW)
+
+        expected = D(1100) / D("0.693") if quantity[0] != "-" else D(1700) / D("0.707")
+        assert abs(number(found.liquidation_price) - expected) < CLOSE
+
+
 @settings(max_examples=30, deadline=None)
 @given(randoms)
 def test_portfolio_prices_and_reductions_put_back(r: Any) -> None:

@@ -59,6 +59,33 @@ def test_bybit_s_fee_rate_is_rounded_up_to_eight_places() -> None:
     assert health(body).positions[0].terms[1].initial_margin == D("0.54267")
 
 
+def test_bybit_s_isolated_price_has_the_fee_on_neither_side() -> None:
+    """Entry - (initial - maintenance margin) / size: 20,000 - (400 - 100), with or without a fee, at any mark; bankruptcy 19,600."""
+    for fee, mark in (("0", "20000"), ("0.00055", "20000"), ("0.00055", "19800")):
+        body = document(
+            "bybit",
+            [linear("X", "1", "20000", leverage=50, margin_mode="isolated")],
+            instruments={"X": perpetual(taker_fee=fee, tiers="0.005")},
+            mark={"X": mark},
+        )
+
+        (position,) = health(body).positions
+
+        assert (position.liquidation_price, position.bankruptcy_price) == (D(19_700), D(19_600))
+
+
+def test_bybit_s_stated_isolated_wallet_holds_the_fee() -> None:
+    """What the venue prints as position balance includes it, so that maintenance does too."""
+    body = document(
+        "bybit",
+        [linear("X", "1", "20000", leverage=50, margin_mode="isolated", isolated_wallet="410.78")],
+        instruments={"X": perpetual(taker_fee="0.00055", tiers="0.005")},
+        mark={"X": "20000"},
+    )
+
+    assert health(body).positions[0].liquidation_price == 20_000 - (D("410.78") - 100 - 20_000 * D("0.00053900"))
+
+
 def test_a_fee_rate_that_counts_must_be_said() -> None:
     """Neither the account nor the instrument says what closing costs."""
     body = document(
