@@ -49,14 +49,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from monitor.engine.compiled import kernel
+from monitor.engine.book import NEAR
+from monitor.engine.compiled import inlined, kernel
 from monitor.engine.kernels import find_segment, write_band
 
 __all__ = ["REACH", "SCRATCH", "headrooms", "lay", "measure"]
 
 Array = npt.NDArray[Any]
 
-REACH: Final = 0.25
+REACH: Final = NEAR - 1.0
 """R: no bounded edge lies farther than this from the price."""
 
 SHARE: Final = 0.999
@@ -80,7 +81,7 @@ THIRD_OF_ONE: Final = 3071306043645493248  # two thirds of the bits of 1.0, less
 NO_EDGE: Final = 1e300
 
 
-@kernel
+@inlined
 def cube_root(x: float) -> float:
     """Within 6% of the cube root of x >= 0, by dividing the exponent."""
     bits = np.float64(x).view(np.int64) // 3 + THIRD_OF_ONE
@@ -88,7 +89,7 @@ def cube_root(x: float) -> float:
     return root
 
 
-@kernel
+@inlined
 def headrooms(lines: Array, level: int, E: float, M: float, bound: float) -> tuple[float, float]:
     """(u, v) less their error bounds, times SHARE; NO_EDGE for one that does not matter at this level."""
     u = NO_EDGE
@@ -100,17 +101,16 @@ def headrooms(lines: Array, level: int, E: float, M: float, bound: float) -> tup
     return u, v
 
 
-@kernel
-def top_rate(segments: Array, k: int, top: float, allowed: float) -> float:
-    """Highest marginal rate of the schedule from row k up to size `top`, or to the next jump that ends the band."""
+@inlined
+def top_rate(segments: Array, k: int, top: float) -> float:
+    """Highest marginal rate of a schedule from row k up to size `top`, at most NEAR times where it is. One choice, not a search, but for curves."""
     s = segments[k]
-    rate: float = s.rate + 2.0 * s.curve * top
-    while s.upto < top:
-        if s.jumps > allowed and segments[k + 1].jump > 0.0:
-            break
-        k += 1
-        s = segments[k]
-        rate = max(rate, s.rate + 2.0 * s.curve * top)
+    rate: float = s.rate if top <= s.upto else s.beyond
+    if rate < 0.0 or s.curve != 0.0:
+        rate = s.rate + 2.0 * s.curve * top
+        while segments[k].upto < top:
+            k += 1
+            rate = max(rate, segments[k].rate + 2.0 * segments[k].curve * top)
     return rate
 
 
@@ -195,7 +195,7 @@ def look_linear(
             k = legs[i].segment
             s = segments[k]
             S += slope
-            K += size * top_rate(segments, k, size * here * (1.0 + REACH), allowed)
+            K += size * top_rate(segments, k, size * here * NEAR)
             whole += size * s.highest
             if s.jumps > allowed:
                 whole = np.inf
@@ -326,7 +326,7 @@ def look_assets(
                     k = legs[j].segment
                     s = segments[k]
                     S += legs[j].slope
-                    K += units * top_rate(segments, k, units * here * (1.0 + R), local)
+                    K += units * top_rate(segments, k, units * here * (1.0 + R))
                     if s.jumps > local:
                         if s.jump > 0.0:
                             lowest = max(lowest, s.above / units)

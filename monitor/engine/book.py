@@ -77,6 +77,7 @@ UNKNOWN: Final = 2  # an input is missing
 IDLE: Final = 3  # no positions and no debts: healthy by definition, no rows
 
 BLOCK: Final = 64  # rows of a block
+NEAR: Final = 1.25  # bands look no farther up than this times the price
 FIRST_VARIANCE: Final = 1e-7  # of a relative move per tick, before any was seen: 3 basis points
 
 POOL = np.dtype(
@@ -121,9 +122,11 @@ SEGMENT = np.dtype(
         ("constant", "f8"),
         ("curve", "f8"),
         ("jump", "f8"),  # discontinuity at `above`
-        ("jumps", "f8"),  # of the whole schedule, summed
-        ("highest", "f8"),  # greatest marginal rate of the whole schedule
-    ]
+        ("jumps", "f4"),  # of the whole schedule, summed; rounded up, as the next two
+        ("highest", "f4"),  # greatest marginal rate of the whole schedule; inf where it is curved
+        ("beyond", "f4"),  # greatest rate up to NEAR times `upto`; -1 where the schedule is curved
+    ],
+    align=True,
 )
 
 ASSET = np.dtype(
@@ -319,11 +322,13 @@ class Schedules:
             known[1] += uses
             return known[0]
         start = self._extents.take(len(schedule))
-        jumps = sum(row[4] for row in schedule)
-        highest = max(float("inf") if curve > 0 else rate for _, rate, _, curve, _ in schedule)
+        jumps = _up(sum(row[4] for row in schedule))
+        curved = any(row[3] for row in schedule)
+        highest = np.inf if curved else _up(max(row[1] for row in schedule))
         for offset, (above, rate, constant, curve, jump) in enumerate(schedule):
             upto = schedule[offset + 1][0] if offset + 1 < len(schedule) else np.inf
-            self._extents.data[start + offset] = (above, upto, rate, constant, curve, jump, jumps, highest)
+            beyond = -1.0 if curved else _up(max(row[1] for row in schedule[offset:] if row[0] <= above or row[0] < NEAR * upto))
+            self._extents.data[start + offset] = (above, upto, rate, constant, curve, jump, jumps, highest, beyond)
         self._of[schedule] = [start, uses]
         self._at[start] = schedule
         return start
@@ -597,6 +602,11 @@ def exact_twin(terms: PoolTerms, reason: str) -> PoolTerms:
         exact_only=reason,
         source=terms.source,
     )
+
+
+def _up(number: float) -> np.float32:
+    """Not below `number` as a float32; 0 stays 0."""
+    return np.nextafter(np.float32(number), np.float32(np.inf)) if number else np.float32(0)
 
 
 def grown(data: Array, size: int, fill: float | None = None) -> Array:

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["SOURCES", "kernel", "prefetch"]
+__all__ = ["SOURCES", "inlined", "kernel", "prefetch"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,6 +39,12 @@ def kernel(function: Function) -> Function:
     return compiled  # type: ignore[no-any-return]
 
 
+def inlined(function: Function) -> Function:
+    """A piece of a kernel that is written into its callers: handing ten arrays to a call costs more than a small function does."""
+    compiled: Any = njit(inline="always", error_model="numpy")(function)
+    return compiled  # type: ignore[no-any-return]
+
+
 @intrinsic
 def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -54,7 +60,7 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG0
     return types.void(array, index), generate
 
 
-@kernel
+@inlined
 def prefetch(array: Any, index: int) -> None:
     """Asks for the cache line where `array[index]` begins, for a later access. Out of range does no harm: it reads nothing."""
     _prefetch(array, index)  # type: ignore[call-arg]

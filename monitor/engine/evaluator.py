@@ -24,7 +24,7 @@ from monitor.margin.numbers import exact_of_float
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import PriceKind, Prices
 
-__all__ = ["Crossing", "EngineStatistics", "Evaluator", "PoolView"]
+__all__ = ["RATIO_EDGES", "Crossing", "EngineStatistics", "Evaluator", "Gathered", "PoolView"]
 
 Array = npt.NDArray[Any]
 
@@ -36,7 +36,21 @@ RATIO_EDGES: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 
 """Upper edges of the margin ratio histogram: finer where thresholds usually are."""
 
 
-class _Gathered:
+class Gathered(NamedTuple):
+    """What the last whole background pass saw.
+
+    Attributes:
+        counts: Pools by level; None: unknown.
+        histogram: Known pools by margin ratio, by the edges the evaluator was made with; equity <= 0 in the last.
+        worst: The worst pools of that pass, evaluated now, worst first. Pools that only the exact core can evaluate are not among them.
+    """
+
+    counts: dict[Level | None, int]
+    histogram: list[int]
+    worst: list[PoolView]
+
+
+class _Gathering:
     """What one background pass gathers: pools by ratio, by verdict (the last one: unknown), and the worst ones."""
 
     def __init__(self, edges: int, worst: int) -> None:
@@ -165,8 +179,8 @@ class Evaluator:
         self._messages = self._exact_evaluations = self._ties_remembered = self._crossings = self._passes = 0
         self._edges: Array = np.asarray(ratio_edges, np.float64)
         self._cursor = 0
-        self._gathering = _Gathered(len(self._edges), worst)
-        self._gathered = _Gathered(len(self._edges), worst)
+        self._gathering = _Gathering(len(self._edges), worst)
+        self._gathered = _Gathering(len(self._edges), worst)
         self._room()
 
     # Price inputs
@@ -484,12 +498,22 @@ class Evaluator:
             self._passes += 1
             self._since_refresh = self._since_pass
             self._since_pass = 0
-            self._gathered, self._gathering = g, _Gathered(len(self._edges), len(g.worst))
+            self._gathered, self._gathering = g, _Gathering(len(self._edges), len(g.worst))
         if not taken and not book.tally[b.EVENTS]:
             return []
         found = [crossing._replace(tick=-1) for crossing in self._crossings_of(np.concatenate([*taken, self._take_events()]))]
         self._crossings += len(found)
         return found
+
+    def gathered(self) -> Gathered:
+        """Counts, histogram and worst pools as the last whole background pass saw them: no work that grows with the book."""
+        g = self._gathered
+        counts: dict[Level | None, int] = {level: int(g.counts[level]) for level in Level}
+        counts[None] = int(g.counts[5])
+        chosen = g.worst_pools[g.worst_pools >= 0]
+        here = chosen[self._book.pools["state"][chosen] == KNOWN]
+        views = sorted(self._views(here), key=_badness, reverse=True)
+        return Gathered(counts, [int(n) for n in g.histogram], views)
 
     def withdraw(self, columns: Array) -> None:
         """Says that these prices must not be relied on any more (stale). Their pools become unknown as the background pass, or a tick that makes
@@ -545,6 +569,9 @@ class Evaluator:
         taken = self._decide_deferred() if book.tally[b.DEFERRED] else []
         if not taken:
             self._rest(pool, sums)
+        if book.tally[b.SHORT_OF_ROOM]:
+            book.widen()
+            self._rest(pool)
         return [crossing._replace(tick=-1) for crossing in self._crossings_of(np.concatenate([*taken, self._take_events()]))]
 
     def _room(self) -> None:
@@ -735,6 +762,11 @@ class Evaluator:
 
 def _order(crossing: Crossing) -> tuple[int, str, str]:
     return crossing.tick, crossing.account, crossing.pool
+
+
+def _badness(view: PoolView) -> tuple[int, float]:
+    level = -1 if view.level is None else int(view.level)
+    return level, -(view.equity or 0.0) if view.ratio is None else view.ratio
 
 
 def _one_event(tick: int, pool: int, before: int, after: int) -> Array:

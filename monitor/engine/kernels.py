@@ -528,7 +528,7 @@ def displace(pools: Array, legs: Array, columns: Array, owners: Array, bands: Ar
 def view(chosen: Array, pools: Array, legs: Array, assets: Array, segments: Array, y: Array, equity: Array, requirement: Array) -> None:
     """Writes equity and requirement of the chosen pools; NaN where they are unknown, idle or exact."""
     for i in range(len(chosen)):
-        p = chosen[i]
+        p = int(chosen[i])
         if pools[p].kind == EXACT or pools[p].state == FREE or pools[p].state == IDLE:
             equity[i] = np.nan
             requirement[i] = np.nan

@@ -87,7 +87,7 @@ def open_message(numbers: Array, last: Array, price: Array, y: Array, price_befo
         if last[j] >= 0:
             position[last[j]] = -1
     for j in range(len(numbers)):
-        c = numbers[j]
+        c = int(numbers[j])
         if c < 0:
             continue
         if position[c] >= 0:
@@ -477,7 +477,7 @@ def run_ticks(
         left. One more than the length when all is done.
     """
     for j in range(start, len(numbers)):
-        c = numbers[j]
+        c = int(numbers[j])
         if c < 0:
             continue
         column = columns[c]
@@ -500,7 +500,7 @@ def run_ticks(
         if d != d:
             # The first price, or a price that went missing: sums cannot be carried over, bands say nothing, and unknown pools may wake.
             for r in range(first, first + column.hots):
-                p = slots[hot[r].slot].pool
+                p = int(slots[hot[r].slot].pool)
                 E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
                 rearm(pools, legs, segments, y, columns, hot, slots, lines32, p, E, M, G, jumps)
             noted = tally[EXITS]
@@ -527,21 +527,21 @@ def run_ticks(
                 exits[tally[EXITS] + fired] = r
                 fired += 1
         for k in range(tally[EXITS], tally[EXITS] + fired):
-            r = exits[k]
+            r = int(exits[k])
             row = hot[r]
-            p = slots[row.slot].pool
+            p = int(slots[row.slot].pool)
             E, M, G, jumps = settle(pools, legs, assets, segments, y, ladder, events, deferred, tally, p, j)
             arm(pools, slots, lines32, p, E, M, G, jumps)
             if E == E and not (now > row.below and now < row.above):
-                arm_row(legs, segments, y, hot, r, row.leg, pools[p].leg + pools[p].legs)
+                arm_row(legs, segments, y, hot, r, int(row.leg), pools[p].leg + pools[p].legs)
         if not (now > column.lo and -now > column.minus_hi):
             find_exits(columns, owners, bands, blocks, pools, exits, dirty, sides, tally, c, now, j)
     many = tally[EXITS] * 16 > pools_end
     end = pools_end if many else tally[EXITS]
     while tally[NEXT_EXIT] < end:
         k = tally[NEXT_EXIT]
-        p = k if many else exits[k]
-        tick = pools[p].left
+        p = k if many else int(exits[k])
+        tick = int(pools[p].left)
         if tick < 0:
             tally[NEXT_EXIT] += 1
             continue
