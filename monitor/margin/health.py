@@ -34,6 +34,8 @@ __all__ = ["AssetWorth", "CollateralHealth", "PoolHealth", "PositionHealth", "Te
 
 ONE = Decimal(1)
 HUNDRED = Decimal(100)
+BEYOND = "a number is too large or too small to be worked out exactly"
+"""Reason of a pool whose sizes and prices, each a valid number, do not fit 60 digits together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +429,10 @@ def _bankruptcy_fees(priced: list[Priced], worths: Mapping[str, AssetWorth]) -> 
             continue
         fee = leg.taker_fee
         falls = leg.long != leg.inverse
+        if falls and fee == 1:
+            state.missing_margin = f"taker_fee of {leg.name} is 1: closing costs all there is"
+            state.maintenance = state.initial = None
+            continue
         bankrupt = (state.notional - equity) / (1 - fee) if falls else (state.notional + equity) / (1 + fee)
         state.fee = fee * max(ZERO, bankrupt)
         state.maintenance += state.fee
@@ -841,13 +847,15 @@ def unknown_of(pool: MarginPool, worked: Worked) -> str | None:
 
 def margins(pool: MarginPool, prices: Prices, as_of: datetime) -> Margins:
     """Equity and requirement alone, exactly as `evaluate` gives them."""
-    with localcontext(EXACT):
-        worked = work(pool, prices, as_of)
-        maintenance = worked.maintenance
-        reason = unknown_of(pool, worked)
-        if reason is not None:
-            return Margins(worked.equity, None, reason)
-        return Margins(worked.equity, _plus(maintenance, worked.fees), None)
+    try:
+        with localcontext(EXACT):
+            worked = work(pool, prices, as_of)
+            reason = unknown_of(pool, worked)
+            if reason is not None:
+                return Margins(worked.equity, None, reason)
+            return Margins(worked.equity, _plus(worked.maintenance, worked.fees), None)
+    except ArithmeticError:
+        return Margins(None, None, BEYOND)
 
 
 def evaluate(
@@ -863,9 +871,41 @@ def evaluate(
     Returns:
         All fields of a result's pool but the liquidation and bankruptcy prices, which `monitor.margin.liquidation` fills in.
     """
-    with localcontext(EXACT):
-        worked = work(pool, prices, as_of)
-        return write_up(pool, worked, current, thresholds)
+    try:
+        with localcontext(EXACT):
+            return write_up(pool, work(pool, prices, as_of), current, thresholds)
+    except ArithmeticError:
+        return beyond(pool)
+
+
+def beyond(pool: MarginPool) -> PoolHealth:
+    """A pool whose numbers do not fit the EXACT context: nothing is claimed of it."""
+    return PoolHealth(
+        pool=pool.name,
+        currency=pool.currency,
+        wallet=None,
+        unrealized_pnl=None,
+        option_value=None,
+        net_value=None,
+        equity=None,
+        initial_equity=None,
+        initial_margin=None,
+        maintenance_margin=None,
+        fees=None,
+        available=None,
+        headroom=None,
+        margin_ratio=None,
+        initial_margin_ratio=None,
+        venue_ratio=None,
+        leverage=None,
+        liquidatable=None,
+        level=None,
+        unknown=BEYOND,
+        terms=(),
+        collateral=(),
+        risk_units=(),
+        positions=tuple(_position(Priced(leg), "none", (None, None)) for leg in pool.legs),
+    )
 
 
 def write_up(

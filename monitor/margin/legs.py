@@ -81,7 +81,10 @@ def leg_of(account: Account, index: int, instrument: Instrument, value: Callable
     )
     if leg.cost is not None or position.entry_price is None:
         return leg
-    cost = value(leg, position.entry_price) if value is not None else leg.value(position.entry_price)
+    try:
+        cost = value(leg, position.entry_price) if value is not None else leg.value(position.entry_price)
+    except ArithmeticError:  # not to be rounded within 60 digits: an entry value of that size is not known
+        return leg
     return Leg(
         index=index,
         position=position,

@@ -19,14 +19,26 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
 from monitor.margin.courses import Course, crossing, crossing_numeric
 from monitor.margin.headroom import Headroom, Motion, NotPolynomial
-from monitor.margin.health import PoolHealth, Worked, unknown_of, work, write_up
+from monitor.margin.health import PoolHealth, Worked, beyond, unknown_of, work, write_up
 from monitor.margin.levels import DEFAULT_THRESHOLDS, Level, Thresholds
 from monitor.margin.numbers import EXACT, ZERO
 from monitor.margin.pools import MarginPool
 from monitor.margin.positions import Priced, size_leg
 from monitor.margin.prices import Prices
 
-__all__ = ["Cure", "PoolMove", "PoolReport", "PositionPrices", "Reduction", "cure", "pool_move", "position_prices", "priced", "report"]
+__all__ = [
+    "Cure",
+    "PoolMove",
+    "PoolReport",
+    "PositionPrices",
+    "Reduction",
+    "assess",
+    "cure",
+    "pool_move",
+    "position_prices",
+    "priced",
+    "report",
+]
 
 ONE = Decimal(1)
 CENTI_MICRO = Decimal("0.00000001")
@@ -432,6 +444,21 @@ def _above(amount: Decimal) -> Decimal:
     return amount.quantize(CENTI_MICRO, ROUND_FLOOR) + CENTI_MICRO
 
 
+def assess(
+    pool: MarginPool, prices: Prices, as_of: datetime, current: Level = Level.HEALTHY, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> PoolHealth:
+    """Health of one pool with the prices of its positions: `evaluate` and `position_prices`, worked out once."""
+    try:
+        with localcontext(EXACT):
+            worked = work(pool, prices, as_of)
+            if unknown_of(pool, worked) is not None or not pool.legs:
+                return write_up(pool, worked, current, thresholds)
+            legs = _Solver(pool, prices, as_of, worked).prices_of_legs()
+            return write_up(pool, worked, current, thresholds, [(leg.liquidation_price, leg.bankruptcy_price) for leg in legs])
+    except ArithmeticError:
+        return beyond(pool)
+
+
 def _with_prices(health: PoolHealth, found: Sequence[PositionPrices]) -> PoolHealth:
     return replace(
         health,
@@ -449,9 +476,12 @@ def _known(pool: MarginPool, prices: Prices, as_of: datetime) -> _Solver | None:
 
 def position_prices(pool: MarginPool, prices: Prices, as_of: datetime) -> tuple[PositionPrices, ...]:
     """Liquidation and bankruptcy price of every position, in the pool's order; none of an unknown pool."""
-    with localcontext(EXACT):
-        solver = _known(pool, prices, as_of)
-        return tuple(NONE for _ in pool.legs) if solver is None else solver.prices_of_legs()
+    try:
+        with localcontext(EXACT):
+            solver = _known(pool, prices, as_of)
+            return tuple(NONE for _ in pool.legs) if solver is None else solver.prices_of_legs()
+    except ArithmeticError:
+        return tuple(NONE for _ in pool.legs)
 
 
 def priced(pool: MarginPool, health: PoolHealth, prices: Prices, as_of: datetime) -> PoolHealth:
@@ -490,13 +520,14 @@ def pool_move(
         betas: By instrument; absent ones stand still. None: every mark by s, the same percentage.
         index_betas: By asset. None: with `betas` none; without, the coins among the collateral by s (`market_index_betas`).
     """
-    with localcontext(EXACT):
-        solver = _known(pool, prices, as_of)
-        if solver is None:
-            return PoolMove(None, None)
-        if index_betas is None:
-            index_betas = market_index_betas(pool) if betas is None else {}
-        return solver.move(betas, index_betas)
+    if index_betas is None:
+        index_betas = market_index_betas(pool) if betas is None else {}
+    try:
+        with localcontext(EXACT):
+            solver = _known(pool, prices, as_of)
+            return PoolMove(None, None) if solver is None else solver.move(betas, index_betas)
+    except ArithmeticError:
+        return PoolMove(None, None)
 
 
 def cure(pool: MarginPool, prices: Prices, as_of: datetime, below: Level, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Cure:
@@ -510,9 +541,12 @@ def cure(pool: MarginPool, prices: Prices, as_of: datetime, below: Level, thresh
     """
     if below is Level.HEALTHY:
         raise ValueError("nothing is below healthy")
-    with localcontext(EXACT):
-        solver = _known(pool, prices, as_of)
-        return Cure(below, None, ()) if solver is None else solver.cure(below, thresholds)
+    try:
+        with localcontext(EXACT):
+            solver = _known(pool, prices, as_of)
+            return Cure(below, None, ()) if solver is None else solver.cure(below, thresholds)
+    except ArithmeticError:
+        return Cure(below, None, ())
 
 
 def report(
@@ -529,14 +563,20 @@ def report(
     Args:
         below: The level the cure comes below; None: the level found, at least `Level.WATCH`.
     """
-    with localcontext(EXACT):
-        worked = work(pool, prices, as_of)
-        if unknown_of(pool, worked) is not None:
-            health = write_up(pool, worked, current, thresholds)
-            return PoolReport(health, PoolMove(None, None), Cure(below or Level.WATCH, None, ()))
-        solver = _Solver(pool, prices, as_of, worked)
-        found = [(leg.liquidation_price, leg.bankruptcy_price) for leg in solver.prices_of_legs()]
-        health = write_up(pool, worked, current, thresholds, found)
-        target = below if below is not None else max(health.level or Level.WATCH, Level.WATCH)
-        move = solver.move(None, market_index_betas(pool))
-        return PoolReport(health, move, solver.cure(target, thresholds))
+    try:
+        with localcontext(EXACT):
+            worked = work(pool, prices, as_of)
+            if unknown_of(pool, worked) is not None:
+                return _silent(write_up(pool, worked, current, thresholds), below)
+            solver = _Solver(pool, prices, as_of, worked)
+            found = [(leg.liquidation_price, leg.bankruptcy_price) for leg in solver.prices_of_legs()]
+            health = write_up(pool, worked, current, thresholds, found)
+            target = below if below is not None else max(health.level or Level.WATCH, Level.WATCH)
+            return PoolReport(health, solver.move(None, market_index_betas(pool)), solver.cure(target, thresholds))
+    except ArithmeticError:
+        return _silent(beyond(pool), below)
+
+
+def _silent(health: PoolHealth, below: Level | None) -> PoolReport:
+    """The report of a pool that is not known."""
+    return PoolReport(health, PoolMove(None, None), Cure(below or Level.WATCH, None, ()))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from monitor.margin.accounts import Account
-from monitor.margin.health import PoolHealth, evaluate
+from monitor.margin.health import PoolHealth
 from monitor.margin.levels import DEFAULT_THRESHOLDS, Level, Thresholds, worst
-from monitor.margin.liquidation import priced
+from monitor.margin.liquidation import assess
 from monitor.margin.pools import cut
 from monitor.margin.prices import Prices
 from monitor.margin.tables import Tables
@@ -57,10 +57,7 @@ def judge(
         RefusedError: As `monitor.margin.pools.cut`.
     """
     held = current or {}
-    pools = tuple(
-        priced(pool, evaluate(pool, prices, as_of, held.get(pool.name, Level.HEALTHY), thresholds), prices, as_of)
-        for pool in cut(account, tables, as_of)
-    )
+    pools = tuple(assess(pool, prices, as_of, held.get(pool.name, Level.HEALTHY), thresholds) for pool in cut(account, tables, as_of))
     unknown = next((pool.unknown for pool in pools if pool.unknown is not None), None)
     level = worst(pool.level for pool in pools)
     if not pools:
