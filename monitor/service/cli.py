@@ -62,9 +62,11 @@ def check_config(
     """Check a settings file; print the effective settings with secrets hidden."""
     import orjson
 
+    from monitor.service.receivers import policy_of
     from monitor.service.settings import load_settings, redacted
 
     settings = load_settings(file)
+    policy_of(settings)
     print(orjson.dumps(redacted(settings), option=0 if as_json else orjson.OPT_INDENT_2).decode())
     if not as_json:
         print(f"{file}: no error", file=sys.stderr)

@@ -18,13 +18,16 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from monitor.alerting.routes import AlertPolicy, parse_policy
 from monitor.errors import ConfigError
 from monitor.margin.accounts import VENUES
 from monitor.margin.levels import Threshold, Thresholds
 
 __all__ = [
     "AlertSettings",
+    "AlertmanagerSettings",
     "CacheSettings",
+    "ChatSettings",
     "ConsoleSettings",
     "EvaluatorSettings",
     "FeedSettings",
@@ -36,6 +39,8 @@ __all__ = [
     "MqttSettings",
     "Settings",
     "SinkSettings",
+    "WebhookSettings",
+    "load_policy",
     "load_settings",
     "redacted",
 ]
@@ -87,6 +92,7 @@ WebsocketUrl = Annotated[str, AfterValidator(_websocket_url)]
 Venue = Annotated[str, AfterValidator(_venue)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+SinkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
 class Section(BaseModel):
@@ -243,11 +249,42 @@ class MqttSettings(SecretSection):
             ) from None
 
 
+class PostSettings(SecretSection):
+    """What every sink that posts over HTTP has."""
+
+    url: str
+    allow: tuple[str, ...] = ()
+    ca_file: Path | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
+
+
+class WebhookSettings(PostSettings):
+    """Signed JSON to an address of the operator's own; the password is the secret that signs."""
+
+    events: bool = True
+
+
+class AlertmanagerSettings(PostSettings):
+    """Levels as alerts of a Prometheus Alertmanager; a password goes with the user name, or alone as a bearer token."""
+
+    username: str | None = None
+
+
+class ChatSettings(SecretSection):
+    """Messages over apprise; the password is the whole address of the service."""
+
+    format: Literal["text", "markdown"] = "text"
+    events: bool = False
+
+
 class SinkSettings(Section):
     """Who gets the events."""
 
     console: ConsoleSettings = ConsoleSettings()
     mqtt: MqttSettings = MqttSettings()
+    webhook: dict[SinkName, WebhookSettings] = Field(default_factory=dict)
+    alertmanager: dict[SinkName, AlertmanagerSettings] = Field(default_factory=dict)
+    chat: dict[SinkName, ChatSettings] = Field(default_factory=dict)
 
 
 class AlertSettings(Section):
@@ -318,6 +355,12 @@ def load_settings(
         return Settings.model_validate(raw)
     except ValidationError as error:
         raise _first_error(error, raw, path, text, origins) from None
+
+
+def load_policy(path: Path, sinks: Sequence[str]) -> AlertPolicy:
+    """Reads and checks an alert policy. `sinks`: those that are set up. Raises ConfigError with file, line, key and value."""
+    text, raw = _read_toml(path)
+    return parse_policy(raw, source=str(path), sinks=sinks, line_of=lambda keys: _line_of(text, keys))
 
 
 def redacted(settings: Settings) -> dict[str, Any]:

@@ -38,12 +38,11 @@ from monitor.service.metrics import Exposition, Sample
 from monitor.service.notify import notify_systemd
 from monitor.service.observing import RestartNeeded
 from monitor.service.readings import DaemonReadings
+from monitor.service.receivers import adopt_standing, make_receivers
 from monitor.service.settings import Settings
 from monitor.service.snapshots import Snapshots
 from monitor.service.tables import VenueTables
 from monitor.sinks.base import Sink
-from monitor.sinks.console import ConsoleSink
-from monitor.sinks.mqtt import MqttOptions, MqttSink
 
 __all__ = ["ALL_STAGES", "Daemon", "Places", "places"]
 
@@ -203,8 +202,11 @@ class Daemon:
                 head_watch = HeadWatch(self.places.ledger_link(), self.numbers, self.settings.ledger.lease_s)
                 watch = group.create_task(head_watch.run(), name="heads")
                 may_send = head_watch.may_send
-            self.alerts = AlertsStage(self._make_sinks(), self.numbers, self.places.ledger_link, may_send=may_send)
+            links = self.places.ledger_link
+            receivers = make_receivers(self.settings, self.numbers, links, may_send=may_send, extra=self._sinks)
+            self.alerts = AlertsStage(receivers.events, self.numbers, links, may_send=may_send)
             await self.alerts.register()
+            await adopt_standing(links, self.numbers, receivers.events)
         evaluator = group.create_task(self._evaluate(), name="evaluator") if "evaluator" in self.stages else None
         alerts = group.create_task(self.alerts.run(), name="alerts") if self.alerts is not None else None
         feeds = group.create_task(self._feed(), name="feeds") if "feeds" in self.stages else None
@@ -408,29 +410,6 @@ class Daemon:
             unknown_after_s=self.settings.evaluator.unknown_after_s,
             on_loading=self._on_loading,
         )
-
-    def _make_sinks(self) -> list[Sink]:
-        sinks: list[Sink] = list(self._sinks)
-        chosen = self.settings.sinks
-        if chosen.console.enabled:
-            sinks.append(ConsoleSink())
-        if chosen.mqtt.enabled:
-            mqtt = chosen.mqtt
-            sinks.append(
-                MqttSink(
-                    MqttOptions(
-                        host=mqtt.host,
-                        port=mqtt.port,
-                        client_id=f"margin-monitor-{self.numbers[0]}",
-                        prefix=mqtt.topic_prefix,
-                        username=mqtt.username,
-                        password=mqtt.secret(),
-                        tls=mqtt.tls_context(),
-                    ),
-                    may_connect=lambda: all(self._may_send(number) for number in self.numbers),
-                )
-            )
-        return sinks
 
     def _may_send(self, number: int) -> bool:
         committer = self.committers.get(number)
