@@ -49,7 +49,7 @@ async def test_what_a_user_types_beside_a_running_daemon(tmp_path: Path) -> None
     async with asyncio.timeout(110), local_rig(tmp_path, simulator, documents, tables=[tables], overrides=overrides) as rig:
         daemon, evaluator = rig.daemon, rig.daemon.evaluator
         assert evaluator is not None and daemon.http is not None
-        await until(lambda: evaluator.statistics.ticks >= 2)
+        await until(lambda: evaluator.store.count("binance_usdm") == 2)
         for committer in daemon.committers.values():
             await committer.flush()
         rows = daemon.committers[0].partition.head.seq
