@@ -360,7 +360,18 @@ def load_settings(
 def load_policy(path: Path, sinks: Sequence[str]) -> AlertPolicy:
     """Reads and checks an alert policy. `sinks`: those that are set up. Raises ConfigError with file, line, key and value."""
     text, raw = _read_toml(path)
-    return parse_policy(raw, source=str(path), sinks=sinks, line_of=lambda keys: _line_of(text, keys))
+
+    def line_of(keys: Sequence[str]) -> int | None:
+        if len(keys) < 2 or keys[0] != "routes":
+            return _line_of(text, keys)
+        starts = [number for number, line in enumerate(text.splitlines()) if re.match(r"\s*\[\[\s*routes\s*\]\]", line)]
+        if not int(keys[1]) < len(starts):
+            return None
+        start = starts[int(keys[1])]
+        inside = _line_of("\n".join(text.splitlines()[start:]), ("routes", *keys[2:3]))
+        return start + (inside or 1)
+
+    return parse_policy(raw, source=str(path), sinks=sinks, line_of=line_of)
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
