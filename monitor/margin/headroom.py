@@ -13,13 +13,13 @@ from decimal import Decimal
 
 from monitor.margin.collateral import worth_pieces
 from monitor.margin.courses import Course, Node, Poly
-from monitor.margin.health import Worked
 from monitor.margin.numbers import ZERO
 from monitor.margin.pools import MarginPool
 from monitor.margin.positions import Priced, size_premium
 from monitor.margin.prices import Prices
 from monitor.margin.risk_courses import Share, UnitCourse
 from monitor.margin.schedules import Pieces, Tier, pieces_of_row
+from monitor.margin.worked import Worked
 
 __all__ = ["Headroom", "Motion", "NotPolynomial"]
 

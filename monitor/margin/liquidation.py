@@ -19,12 +19,14 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
 from monitor.margin.courses import Course, crossing, crossing_numeric
 from monitor.margin.headroom import Headroom, Motion, NotPolynomial
-from monitor.margin.health import PoolHealth, Worked, beyond, unknown_of, work, write_up
+from monitor.margin.health import PoolHealth, beyond, write_up
 from monitor.margin.levels import DEFAULT_THRESHOLDS, Level, Thresholds
 from monitor.margin.numbers import EXACT, ZERO
 from monitor.margin.pools import MarginPool
 from monitor.margin.positions import Priced, size_leg
 from monitor.margin.prices import Prices
+from monitor.margin.worked import Worked
+from monitor.margin.working import unknown_of, work
 
 __all__ = [
     "Cure",

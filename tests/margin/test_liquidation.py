@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.margin.health import evaluate, margins, work
+from monitor.margin.health import evaluate, margins
 from monitor.margin.levels import DEFAULT_THRESHOLDS, Level
 from monitor.margin.liquidation import Cure, cure, pool_move, position_prices, priced, reduced, report
 from monitor.margin.numbers import EXACT, ZERO
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import Prices
+from monitor.margin.working import work
 from tests.support.judged import NOW, document, first, judged, linear, number, only_pool, perpetual
 from tests.support.pool_zoo import AS_OF, Specimen, random_pool, random_portfolio, with_marks
 
