@@ -19,6 +19,9 @@ __all__ = ["AccountBook", "Held"]
 
 REMEMBERED = 4_096
 
+AT_PAR = frozenset({"USD", "USDT", "USDC", "FDUSD", "BUSD", "DAI"})
+"""Currencies that count as USD in sums for people. Margin is never computed with this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -36,6 +39,7 @@ class AccountBook:
         self._bytes: dict[str, bytes] = {}
         self._parsed: OrderedDict[str, Held] = OrderedDict()
         self._venue_and_group: dict[str, tuple[str, str]] = {}
+        self._currencies: dict[tuple[str, str], str] = {}  # of pools that are not in a currency at par with USD
 
     def __len__(self) -> int:
         """How many accounts."""
@@ -66,7 +70,15 @@ class AccountBook:
         assert account is not None
         self._bytes[account.id] = data
         self._venue_and_group[account.id] = (sys.intern(account.venue), sys.intern(account.group or ""))
+        self._forget_currencies(account.id)
+        for name, pool in held.pools.items():
+            if pool.currency not in AT_PAR:
+                self._currencies[account.id, name] = sys.intern(pool.currency)
         self._remember(account.id, held)
+
+    def currency(self, account_id: str, pool: str) -> str | None:
+        """Currency of a pool, without parsing its account; None for one at par with USD."""
+        return self._currencies.get((account_id, pool))
 
     def venue_and_group(self, account_id: str) -> tuple[str, str]:
         """Venue and group ("" for none) of an account, without parsing it. Raises KeyError."""
@@ -77,6 +89,7 @@ class AccountBook:
         self._bytes.pop(account_id, None)
         self._parsed.pop(account_id, None)
         self._venue_and_group.pop(account_id, None)
+        self._forget_currencies(account_id)
 
     def data(self, account_id: str) -> bytes:
         """The document's bytes. Raises KeyError."""
@@ -91,6 +104,10 @@ class AccountBook:
         else:
             self._parsed.move_to_end(account_id)
         return held
+
+    def _forget_currencies(self, account_id: str) -> None:
+        for key in [key for key in self._currencies if key[0] == account_id] if self._currencies else ():
+            del self._currencies[key]
 
     def _remember(self, account_id: str, held: Held) -> None:
         self._parsed[account_id] = held

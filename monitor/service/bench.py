@@ -10,10 +10,12 @@ import gc
 import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,16 +24,17 @@ import numpy.typing as npt
 from monitor.engine.book import LinearPools
 from monitor.engine.evaluator import Evaluator
 from monitor.engine.terms import Schedule
-from monitor.margin.levels import Threshold, Thresholds
+from monitor.margin.levels import DEFAULT_THRESHOLDS, Threshold, Thresholds
 from monitor.margin.prices import PriceKind
 
-__all__ = ["SIZES", "Workload", "bench_engine", "engine_command"]
+__all__ = ["SIZES", "Workload", "bench_engine", "bench_gap", "bench_growth", "bench_leave", "bench_live", "engine_command"]
 
 Array = npt.NDArray[Any]
 
 SYMBOLS: Final = 400
 TIERS: Final = 10
 SIZES: Final = {"tiny": 100, "small": 1_000, "medium": 20_000, "large": 100_000, "xl": 1_000_000}
+HOT_MOVES: Final = 5.0
 HELD: Final = 10
 """Positions of an account, each in another symbol."""
 
@@ -127,8 +130,8 @@ class Workload:
     def messages(self, step_bp: float, ticks: int = SYMBOLS, sweeps: int = 25) -> Iterator[tuple[Array, Array]]:
         """For ever: (columns, prices) of messages of `ticks` ticks.
 
-        Each sweep visits the symbols once in random order, in steps of `step_bp`. After `sweeps` of them the way is gone back, step by step, so that
-        the book stays what it is however long the run.
+        Each sweep visits the symbols once in random order, in steps of `step_bp`. After `sweeps` of them the way is gone back, step by
+        step, so that the book stays what it is however long the run.
         """
         step = step_bp * 1e-4
         while True:
@@ -224,87 +227,236 @@ def timed(engine: Evaluator, messages: list[tuple[Array, Array]], *, background:
 
 def rss_mb() -> float:
     """Resident memory of this process now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-def bench_engine(size: str, *, step_bp: float, runs: int = 5, ticks: int = SYMBOLS, thresholds: Thresholds = PLAIN) -> dict[str, Any]:
-    """Measures both engines on one book. Keys of the result: see `engine_command`."""
+def settled(engine: Evaluator, stream: Iterator[tuple[Array, Array]], messages: int = 60) -> list[tuple[Array, Array]]:
+    """Runs some messages and a whole pass, so that variances are known and every pool is where it belongs. Returns the messages."""
+    ran = [next(stream) for _ in range(messages)]
+    for columns, prices in ran:
+        engine.run(columns, prices)
+    for _ in range(0, engine.statistics().pools, 500):
+        engine.pass_slice(500)
+    return ran
+
+
+def bench_engine(size: str, *, step_bp: float, runs: int = 5, ticks: int = SYMBOLS) -> dict[str, Any]:
+    """Measures the hot-and-cold and the exhaustive engine on one book, in turns. Rates are ticks per CPU second, medians of the runs."""
     accounts = SIZES[size]
     workload = Workload.make(accounts)
-    built = time.perf_counter()
-    engine = engine_of(workload, hot_moves=7.0, thresholds=thresholds)
-    built = time.perf_counter() - built
+    built = time.process_time()
+    engine = engine_of(workload, hot_moves=HOT_MOVES)
+    built = time.process_time() - built
     stream = workload.messages(step_bp, ticks)
-    # Enough messages for at least half a second of the faster engine; the exhaustive one runs the first of them.
-    settle = [next(stream) for _ in range(60)]
-    for columns, prices in settle:
-        engine.run(columns, prices)
-    for _ in range(0, accounts, 500):
-        engine.pass_slice(500)
-    rate = timed(engine, probe := [next(stream) for _ in range(20)], background=True).ticks_per_second
-    count = int(max(20, min(20_000, 0.6 * rate / ticks)))
-    compared = [next(stream) for _ in range(count)]
-    hot_cold, stats_before = [], engine.statistics()
-    everything = engine_of(workload, hot_moves=float("inf"), thresholds=thresholds) if accounts < 1_000_000 else None
+    before = settled(engine, stream)
     memory = rss_mb()
-    if everything is None:
-        everything = engine_of(workload, hot_moves=float("inf"), thresholds=thresholds)
-    for columns, prices in [*settle, *probe]:
+    probe = [next(stream) for _ in range(20)]
+    rate = timed(engine, probe, background=True).ticks_per_second
+    count = int(max(12, min(20_000, 0.5 * rate / ticks)))
+    few = max(3, min(count, int(30_000_000 / accounts / ticks)))
+    everything = engine_of(workload, hot_moves=float("inf"))
+    for columns, prices in [*before, *probe]:
         everything.run(columns, prices)
-    few = max(3, min(count, int(40_000_000 / accounts / ticks)))
+    start = engine.statistics()
+    hot_cold: list[Run] = []
     exhaustive: list[Run] = []
     equal = True
-    for number in range(runs):
-        messages = compared if not number else [next(stream) for _ in range(count)]
-        run = timed(engine, messages, background=True)
-        hot_cold.append(run)
-        if number < 2 or accounts <= 20_000:
-            short = timed(everything, messages[:few], background=False)
-            exhaustive.append(short)
-            equal = equal and run.digest(few) == short.digest(few)
-            for columns, prices in messages[few:] if number + 1 < runs else ():
-                everything.run(columns, prices)
+    for _ in range(runs):
+        messages = [next(stream) for _ in range(count)]
+        hot_cold.append(timed(engine, messages, background=True))
+        exhaustive.append(timed(everything, messages[:few], background=False))
+        equal = equal and hot_cold[-1].digest(few) == exhaustive[-1].digest(few)
+        # Both at the same prices again; levels follow, since these thresholds are entered and left at the same ratio.
+        for columns, prices in messages[max(few, count - SYMBOLS // ticks) :]:
+            everything.run(columns, prices)
     stats = engine.statistics()
     latencies = np.concatenate([run.latencies for run in hot_cold]) * 1e3
-    done = stats.ticks - stats_before.ticks
-    rate = statistics.median(run.ticks_per_second for run in hot_cold)
-    base = statistics.median(run.ticks_per_second for run in exhaustive)
+    done = stats.ticks - start.ticks
     return {
         "size": size,
         "accounts": accounts,
         "positions": accounts * HELD,
         "step_bp": step_bp,
         "ticks_a_message": ticks,
-        "ticks_per_second": round(rate),
-        "everything_hot_ticks_per_second": round(base),
-        "ratio": round(rate / base, 2),
+        "runs": runs,
+        "ticks_per_second": round(statistics.median(run.ticks_per_second for run in hot_cold)),
+        "everything_hot_ticks_per_second": round(statistics.median(run.ticks_per_second for run in exhaustive)),
+        "ratio": round(
+            statistics.median(fast.ticks_per_second / slow.ticks_per_second for fast, slow in zip(hot_cold, exhaustive, strict=True)), 2
+        ),
         "events_equal": equal,
-        "events": sum(len(events) for run in hot_cold for events in run.events),
+        "events_per_tick": round(sum(len(events) for run in hot_cold for events in run.events) / done, 3),
         "p50_ms": round(float(np.percentile(latencies, 50)), 4),
         "p99_ms": round(float(np.percentile(latencies, 99)), 4),
         "max_ms": round(float(latencies.max()), 4),
         "pass_share": round(sum(run.pass_seconds for run in hot_cold) / sum(run.cpu_seconds for run in hot_cold), 4),
         "hot_pools": stats.hot_pools,
-        "hot_rows_per_tick": round((stats.hot_rows - stats_before.hot_rows) / done, 2),
-        "cold_exits_per_tick": round((stats.cold_exits - stats_before.cold_exits) / done, 3),
-        "stepped_per_tick": round((stats.stepped - stats_before.stepped) / done, 3),
-        "promotions": stats.promotions - stats_before.promotions,
-        "demotions": stats.demotions - stats_before.demotions,
-        "rebanded": stats.rebanded - stats_before.rebanded,
+        "hot_rows_per_tick": round((stats.hot_rows - start.hot_rows) / done, 2),
+        "cold_exits_per_tick": round((stats.cold_exits - start.cold_exits) / done, 4),
+        "stepped_per_tick": round((stats.stepped - start.stepped) / done, 4),
+        "promotions": stats.promotions - start.promotions,
+        "demotions": stats.demotions - start.demotions,
+        "rebanded": stats.rebanded - start.rebanded,
         "band_misses": stats.band_misses,
-        "build_s": round(built, 2),
+        "build_cpu_s": round(built, 2),
         "rss_mb": round(memory),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
-def engine_command(size: str, *, step_bp: float, as_json: bool = False, runs: int = 5) -> int:
-    """Prints the measured figures. Returns 0, or 1 when the events of the two engines differ."""
-    result = bench_engine(size, step_bp=step_bp, runs=runs)
-    if as_json:
-        print(json.dumps(result))
+def bench_leave(size: str, *, step_bp: float, dwell: int = 10) -> dict[str, Any]:
+    """The same book with the shipped thresholds, which are left later than they are entered, and what a dwell would let through.
+
+    Args:
+        dwell: Messages that a pool must stay at a level above healthy before people would hear of it.
+    """
+    workload = Workload.make(SIZES[size])
+    figures: dict[str, float] = {}
+    for name, thresholds in (("plain", PLAIN), ("leave", DEFAULT_THRESHOLDS)):
+        engine = engine_of(workload, hot_moves=HOT_MOVES, thresholds=thresholds)
+        stream = workload.messages(step_bp)
+        settled(engine, stream)
+        run = timed(engine, [next(stream) for _ in range(50)], background=True)
+        figures[f"{name}_ticks_per_second"] = round(run.ticks_per_second)
+        figures[f"{name}_events_per_tick"] = round(sum(len(events) for events in run.events) / run.ticks, 3)
+        since: dict[int, int] = {}
+        told = 0
+        for number, events in enumerate(run.events):
+            for pool, after in zip(events["pool"].tolist(), events["after"].tolist(), strict=True):
+                entered = since.pop(pool, None)
+                told += entered is not None and number - entered >= dwell
+                if after > 0:
+                    since[pool] = number
+        told += sum(len(run.events) - entered >= dwell for entered in since.values())
+        figures[f"{name}_told_after_dwell_per_tick"] = round(told / run.ticks, 4)
+    return {"size": size, "step_bp": step_bp, "dwell_messages": dwell, **figures}
+
+
+def bench_gap(size: str, percent: float, *, rounds: int = 5) -> dict[str, Any]:
+    """All marks jump by `percent` in one message after calm, and back: what that message costs, in milliseconds of CPU."""
+    workload = Workload.make(SIZES[size])
+    stream = workload.messages(1.5)
+    engines = {"hot_cold": engine_of(workload, hot_moves=HOT_MOVES), "exhaustive": engine_of(workload, hot_moves=float("inf"))}
+    columns = np.arange(SYMBOLS, dtype=np.int32)
+    taken: dict[str, list[float]] = {name: [] for name in ("hot_cold", "exhaustive", "exhaustive_calm")}
+    equal = True
+    settled_messages = [next(stream) for _ in range(60)]
+    for _ in range(rounds):
+        for prices in (workload.marks * (1 + percent / 100), workload.marks):
+            calm = settled_messages if not taken["hot_cold"] else [next(stream) for _ in range(10)]
+            for engine in engines.values():
+                for names, marks in calm:
+                    started = time.process_time()
+                    engine.run(names, marks)
+                    if engine is engines["exhaustive"]:
+                        taken["exhaustive_calm"].append(time.process_time() - started)
+            for _ in range(0, workload.accounts, 500):
+                engines["hot_cold"].pass_slice(500)
+            found = {}
+            for name, engine in engines.items():
+                started = time.process_time()
+                found[name] = engine.run(columns, prices)
+                taken[name].append(time.process_time() - started)
+            fast, slow = (np.sort(events, order=("tick", "pool")) for events in found.values())
+            equal = equal and np.array_equal(fast, slow)
+    return {
+        "size": size,
+        "gap_percent": percent,
+        **{f"{name}_ms": round(statistics.median(times) * 1e3, 2) for name, times in taken.items()},
+        "worst_ms": round(max(taken["hot_cold"]) * 1e3, 2),
+        "events_equal": equal,
+        "band_misses": engines["hot_cold"].statistics().band_misses,
+    }
+
+
+def bench_growth(*, step_bp: float = 1.5, danger: int = 500, few: int = 2_000, many: int = 1_000_000) -> dict[str, Any]:
+    """The same danger in a small and in a large book: how much of the speed is left."""
+    rates = {}
+    for accounts in (few, many):
+        workload = Workload.make(accounts, danger=danger)
+        engine = engine_of(workload, hot_moves=HOT_MOVES)
+        stream = workload.messages(step_bp)
+        settled(engine, stream)
+        timed(engine, [next(stream) for _ in range(50)], background=True)
+        found = [timed(engine, [next(stream) for _ in range(400)], background=True).ticks_per_second for _ in range(5)]
+        rates[accounts] = statistics.median(found)
+        del engine, workload
+        gc.collect()
+    return {
+        "danger": danger,
+        "step_bp": step_bp,
+        **{f"ticks_per_second_at_{accounts}": round(rate) for accounts, rate in rates.items()},
+        "kept": round(rates[many] / rates[few], 3),
+    }
+
+
+def bench_live(size: str, *, step_bp: float, seconds: float, messages_hz: float = 10.0) -> dict[str, Any]:
+    """At the pace of a market instead of flat out: hot pools, memory and missed bands over a while."""
+    workload = Workload.make(SIZES[size])
+    engine = engine_of(workload, hot_moves=HOT_MOVES)
+    stream = workload.messages(step_bp)
+    settled(engine, stream)
+    start, memory = engine.statistics(), rss_mb()
+    hot: list[int] = []
+    latencies: list[float] = []
+    cpu = pass_cpu = 0.0
+    while len(hot) < max(1, round(seconds)):
+        run = timed(engine, [next(stream) for _ in range(round(messages_hz))], background=True, pace_hz=messages_hz)
+        cpu += run.cpu_seconds
+        pass_cpu += run.pass_seconds
+        latencies += run.latencies
+        hot.append(engine.statistics().hot_pools)
+    stats = engine.statistics()
+    return {
+        "size": size,
+        "step_bp": step_bp,
+        "seconds": len(hot),
+        "messages_per_second": messages_hz,
+        "passes": stats.passes - start.passes,
+        "cpu_share": round(cpu / len(hot), 4),
+        "pass_cpu_share": round(pass_cpu / len(hot), 4),
+        "hot_pools_least": min(hot),
+        "hot_pools_most": max(hot),
+        "hot_pools_last": hot[-1],
+        "p50_ms": round(float(np.percentile(latencies, 50)) * 1e3, 4),
+        "p99_ms": round(float(np.percentile(latencies, 99)) * 1e3, 4),
+        "max_ms": round(max(latencies) * 1e3, 4),
+        "rss_grown_mb": round(rss_mb() - memory, 1),
+        "band_misses": stats.band_misses,
+    }
+
+
+def engine_command(
+    size: str,
+    *,
+    step_bp: float,
+    as_json: bool = False,
+    runs: int = 5,
+    gap: float | None = None,
+    live: float | None = None,
+    growth: bool = False,
+) -> int:
+    """Prints measured figures, one JSON object or table per part. Returns 0, or 1 when events differed or a band was missed.
+
+    Args:
+        gap: Measure a jump of all marks by this many percent instead.
+        live: Run at 10 messages a second for this many seconds instead.
+        growth: Compare 2,000 with 1,000,000 accounts, 500 of them in danger, instead.
+    """
+    if size not in SIZES:
+        print(f"--size: {size}: expected one of {', '.join(SIZES)}", file=sys.stderr)
+        return 2
+    if gap is not None:
+        results = [bench_gap(size, gap)]
+    elif live is not None:
+        results = [bench_live(size, step_bp=step_bp, seconds=live)]
+    elif growth:
+        results = [bench_growth(step_bp=step_bp)]
     else:
-        for key, value in result.items():
-            print(f"{key:34} {value}")
-    return 0 if result["events_equal"] else 1
+        results = [bench_engine(size, step_bp=step_bp, runs=runs), bench_leave(size, step_bp=step_bp)]
+    if as_json:
+        print(json.dumps(results[0] if len(results) == 1 else {**results[0], "with_leave": results[1]}))
+    else:
+        for result in results:
+            for key, value in result.items():
+                print(f"{key:34} {value}")
+    return int(any(not result.get("events_equal", True) or result.get("band_misses", 0) for result in results))

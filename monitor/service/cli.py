@@ -243,12 +243,15 @@ def bench_engine(
     size: Annotated[str, typer.Option("--size", help="small, medium, large or xl.")] = "large",
     step_bp: Annotated[float, typer.Option("--step-bp", help="Standard deviation of a price per tick, basis points.")] = 1.5,
     runs: Annotated[int, typer.Option("--runs")] = 5,
+    gap: Annotated[float | None, typer.Option("--gap", help="Instead: all marks jump by this many percent in one message.")] = None,
+    live: Annotated[float | None, typer.Option("--live", help="Instead: this many seconds at 10 messages a second.")] = None,
+    growth: Annotated[bool, typer.Option("--growth", help="Instead: 500 pools in danger among 2,000 and among 1,000,000.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The engine alone, everything hot against hot and cold, in one run."""
     from monitor.service.bench import engine_command
 
-    raise typer.Exit(engine_command(size, step_bp=step_bp, runs=runs, as_json=as_json))
+    raise typer.Exit(engine_command(size, step_bp=step_bp, runs=runs, gap=gap, live=live, growth=growth, as_json=as_json))
 
 
 @bench_app.command("pipeline")

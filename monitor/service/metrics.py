@@ -54,8 +54,8 @@ CATALOGUE: dict[str, Described] = {
     "worst_margin_ratio": Described(
         "gauge", "Margin ratio of the worst pools; bounded by evaluator.worst_accounts.", ("rank", "account", "pool")
     ),
-    "equity_usd": Described("gauge", "Sum of equity, in the pools' own currencies taken at par with USD.", ("venue", "group")),
-    "maintenance_margin_usd": Described("gauge", "Sum of maintenance margin and fees, likewise.", ("venue", "group")),
+    "equity_usd": Described("gauge", "Sum of equity in USD; stable coins count at par, coins at their index price.", ("venue", "group")),
+    "maintenance_margin_usd": Described("gauge", "Sum of maintenance margin and fees in USD, likewise.", ("venue", "group")),
     "feed_connected": Described("gauge", "1 while a venue's feed is connected and has every symbol it should.", ("venue",)),
     "feed_messages_total": Described("counter", "Frames received.", ("venue",)),
     "feed_prices_total": Described("counter", "Prices taken from frames.", ("venue",)),

@@ -108,6 +108,12 @@ class DaemonReadings:
         for rank, view in enumerate(engine.worst(daemon.settings.evaluator.worst_accounts), start=1):
             ratio = view.ratio if view.ratio is not None else float("inf")
             yield Sample("worst_margin_ratio", ratio, (str(rank), view.account, view.pool))
+        if daemon.snapshots is not None:
+            for (venue, group), (equity, requirement) in daemon.snapshots.sums.items():
+                yield Sample("equity_usd", equity, (venue, group))
+                yield Sample("maintenance_margin_usd", requirement, (venue, group))
+        if daemon.feeds is not None:
+            yield Sample("tick_lag_messages", max(0, daemon.feeds.publisher.statistics.written_batches - statistics.messages))
         yield Sample("heartbeat_timestamp_seconds", time.time() - (time.monotonic() - statistics.progress_at))
         yield Sample("tick_messages_total", statistics.messages)
         yield Sample("ticks_total", statistics.ticks)

@@ -15,6 +15,7 @@ import orjson
 
 from monitor.errors import LedgerUnavailable
 from monitor.ledger.cache import HealthWriter
+from monitor.margin.prices import PriceKind
 from monitor.service.evaluator_stage import EvaluatorStage
 from monitor.service.logs import log
 
@@ -44,9 +45,15 @@ def snapshot(evaluator: EvaluatorStage, account: str, at_ns: int) -> bytes:
 
 
 class Snapshots:
-    """Writes snapshots of an evaluator until cancelled. `round_s`: how long the last round took, `written`: how many ever."""
+    """Writes snapshots of an evaluator until cancelled.
+
+    Attributes:
+        round_s: How long the last round took. written: how many ever.
+        sums: By (venue, group), equity and requirement in USD as the last round saw them. Pools whose currency has no price are left out.
+    """
 
     def __init__(self, evaluator: EvaluatorStage, writer: HealthWriter, interval_s: float) -> None:
+        self.sums: dict[tuple[str, str], tuple[float, float]] = {}
         self.round_s = 0.0
         self.written = 0
         self._evaluator, self._writer, self._interval_s = evaluator, writer, interval_s
@@ -57,13 +64,30 @@ class Snapshots:
             started = time.monotonic()
             accounts = list(self._evaluator.book)
             slices = max(1, -(-len(accounts) // SLICE))
+            sums: dict[tuple[str, str], tuple[float, float]] = {}
             for index in range(slices):
                 began = time.monotonic()
                 await self._write(self._urgent())
-                await self._write(accounts[index * SLICE : (index + 1) * SLICE])
+                part = accounts[index * SLICE : (index + 1) * SLICE]
+                await self._write(part)
+                self._add(sums, part)
                 spent = time.monotonic() - began
                 await asyncio.sleep(max(self._interval_s / slices - spent, spent * (1 / SHARE - 1), 0.0))
-            self.round_s = time.monotonic() - started
+            self.round_s, self.sums = time.monotonic() - started, sums
+
+    def _add(self, sums: dict[tuple[str, str], tuple[float, float]], accounts: Iterable[str]) -> None:
+        evaluator = self._evaluator
+        for account in accounts:
+            if account not in evaluator.book:
+                continue
+            key = evaluator.book.venue_and_group(account)
+            equity, requirement = sums.get(key, (0.0, 0.0))
+            for view in evaluator.engine.views(account):
+                currency = evaluator.book.currency(account, view.pool)
+                price = 1.0 if currency is None else evaluator.store.price(key[0], PriceKind.INDEX, currency)
+                if price is not None and view.equity is not None and view.requirement is not None:
+                    equity, requirement = equity + view.equity * price, requirement + view.requirement * price
+            sums[key] = (equity, requirement)
 
     def _urgent(self) -> list[str]:
         changed = self._evaluator.observer.changed

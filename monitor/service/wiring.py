@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from monitor import __version__
+from monitor.engine.evaluator import Evaluator
 from monitor.errors import ConfigError, Fenced, LedgerUnavailable
 from monitor.ledger.cache import HealthWriter
 from monitor.ledger.checks import check_ledger_server
@@ -194,6 +195,8 @@ class Daemon:
         ):
             return
         await self._check_server()
+        if "evaluator" in self.stages:
+            self._compile_kernels()
         watch: asyncio.Task[None] | None = None
         if "alerts" in self.stages:
             if "evaluator" in self.stages:
@@ -232,6 +235,14 @@ class Daemon:
         self._release.set()
         if evaluator is not None:
             await evaluator
+
+    def _compile_kernels(self) -> None:
+        """Compiles the engine's kernels, or loads them from their cache, before the first socket is open: meanwhile this process is deaf."""
+        began = time.monotonic()
+        Evaluator(self.settings.levels.thresholds(), exact=lambda _account, _pool, _source, _prices: "not asked").warm_up()
+        took_s = time.monotonic() - began
+        if took_s > 2.0:
+            log.info("kernels_compiled", took_s=round(took_s, 1), hint="kept for the next start")
 
     async def _check_server(self) -> None:
         """Says what the ledger's Redis is not set to; refuses one that would lose what it has acknowledged."""
