@@ -395,6 +395,7 @@ class Book:
         self.tally: Array = np.zeros(TALLIES, np.int64)
         self.tally[FREE_SLOTS] = 16
         self.most_legs = 16
+        self.pools_used = self.legs_used = self.exact_pools = 0
 
     def column(self, venue: str, kind: PriceKind, name: str, *, inverse: bool | None = None) -> int:
         """Number of a price input, made when new. -1 when it is already held the other way round (1/price against price)."""
@@ -454,6 +455,9 @@ class Book:
         record["leg"], record["legs"], record["asset"], record["assets"] = start, len(legs), assets, len(terms.holdings)
         record["slot"] = record["left"] = record["deferred"] = -1
         record["kind"], record["state"], record["level"] = kind, IDLE if terms.idle else UNKNOWN, 0
+        self.pools_used += 1
+        self.legs_used += len(legs)
+        self.exact_pools += kind == EXACT and not terms.idle
         self.account_of[pool], self.name_of[pool] = account, terms.name
         self.accounts[account] = (*self.accounts.get(account, ()), pool)
         return pool
@@ -465,6 +469,8 @@ class Book:
             self.pools = grown(self.pools, size)
         numbers = range(self.pools_end, size)
         self.pools_end = size
+        self.pools_used += count
+        self.legs_used += len(bulk.slopes)
         start = self.legs.take(len(bulk.slopes))
         legs = self.legs.data[start : start + len(bulk.slopes)]
         legs["slope"], legs["column"], legs["row"], legs["hot"] = bulk.slopes, bulk.columns, -1, -1
@@ -519,6 +525,9 @@ class Book:
             for table in ("weights", "debts", "borrow"):
                 if asset[table] >= 0:
                     self.schedules.give(int(asset[table]))
+        self.pools_used -= 1
+        self.legs_used -= int(record["legs"])
+        self.exact_pools -= int(record["kind"] == EXACT and record["state"] != IDLE)
         self.legs.give(int(record["leg"]), int(record["legs"]))
         self.assets.give(int(record["asset"]), int(record["assets"]))
         record["state"], record["legs"], record["assets"] = FREE, 0, 0

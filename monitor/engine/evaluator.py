@@ -411,10 +411,8 @@ class Evaluator:
         return [int(n) for n in np.bincount(np.searchsorted(np.asarray(edges, np.float64), ratio, side="left"), minlength=len(edges) + 1)]
 
     def statistics(self) -> EngineStatistics:
-        """What was done so far, and how much is held."""
+        """What was done so far, and how much is held. Costs nothing that grows with the book."""
         book, tally = self._book, self._book.tally
-        pools = book.pools[: book.pools_end]
-        used = pools["state"] != FREE
         return EngineStatistics(
             messages=self._messages,
             ticks=int(tally[b.TICKS]),
@@ -427,11 +425,11 @@ class Evaluator:
             invalid_prices=int(tally[b.INVALID]),
             crossings=self._crossings,
             accounts=len(book.accounts),
-            pools=int(used.sum()),
-            legs=int(pools["legs"][used].sum()),
+            pools=book.pools_used,
+            legs=book.legs_used,
             columns=len(book.inputs),
             hot_pools=int(tally[b.HOT_POOLS]),
-            exact_pools=int((pools["kind"][used] == EXACT).sum()),
+            exact_pools=book.exact_pools,
             promotions=int(tally[b.PROMOTIONS]),
             demotions=int(tally[b.DEMOTIONS]),
             rebanded=int(tally[b.REBANDED]),
