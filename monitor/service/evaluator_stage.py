@@ -144,7 +144,8 @@ class EvaluatorStage:
     async def load(self, heads: dict[int, Any]) -> None:
         """Takes in the accounts, levels and prices of the partitions as they stand in Redis, then what was missed since.
 
-        The engine's kernels are compiled by then (`Evaluator.warm_up`). `heads`: by partition, the head as it was before this process took it (`Partition.lead`). Sets `ready` at the end.
+        The engine's kernels are compiled by then (`Evaluator.warm_up`). `heads`: by partition, the head as it was before this process
+        took it (`Partition.lead`). Sets `ready` at the end.
         """
         documents: dict[int, list[tuple[str, bytes | None, str | None]]] = {number: [] for number in self.committers}
         for number, committer in self.committers.items():

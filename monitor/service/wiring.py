@@ -237,7 +237,7 @@ class Daemon:
             await evaluator
 
     def _compile_kernels(self) -> None:
-        """Compiles the engine's kernels, or loads them from their cache, before the first socket is open: meanwhile this process is deaf."""
+        """Compiles the engine's kernels, or loads them from their cache, before the first socket is open: it would be deaf meanwhile."""
         began = time.monotonic()
         Evaluator(self.settings.levels.thresholds(), exact=lambda _account, _pool, _source, _prices: "not asked").warm_up()
         took_s = time.monotonic() - began
