@@ -117,7 +117,10 @@ def essence(body: Mapping[str, Any]) -> dict[str, Any]:
     cure = body.get("cure")
     if isinstance(cure, Mapping):
         reduce = cure.get("reduce")
-        kept["cure"] = {"deposit": cure.get("deposit"), "reduce": reduce[:3] if isinstance(reduce, list) else []}
+        enough = (
+            [step for step in reduce if isinstance(step, Mapping) and step.get("quantity") is not None] if isinstance(reduce, list) else []
+        )
+        kept["cure"] = {"below": cure.get("below"), "deposit": cure.get("deposit"), "reduce": enough[:3]}
     return kept
 
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from monitor.margin.levels import Level
-from monitor.margin.numbers import ZERO, decimal_of
+from monitor.margin.numbers import ZERO, decimal_of, plain
 
 __all__ = ["Markup", "Message", "clean", "headline", "line", "literal", "money", "percent", "price", "render", "utc"]
 
@@ -24,6 +24,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WIDE = Context(prec=300)
 """Wide enough to round any number that `decimal_of` reads (60 digits, exponent of two digits)."""
 SHOWN_POSITIONS = 5
+SHOWN_WAYS = 4
 LONGEST_NAME = 160
 MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~=&$^@:])")
 LIVE_SIGNS = re.compile(r"([@<]|:(?=//))")
@@ -284,11 +285,14 @@ def _cure(body: Mapping[str, Any], markup: Markup, currency: str) -> str:
     ways: list[str] = []
     if decimal_of(cure.get("deposit")):
         ways.append(f"deposit {literal(money(cure['deposit'], up=True), markup)}{currency}")
-    for step in _mappings(cure.get("reduce"))[:3]:
-        side = step.get("side")
-        what = f"{literal(step.get('quantity', '?'), markup)} of {literal(step.get('instrument', '?'), markup)}"
+    for step in _mappings(cure.get("reduce")):
+        side, quantity = step.get("side"), decimal_of(step.get("quantity"))
+        if quantity is None or len(ways) == SHOWN_WAYS:  # closing all of this position is not enough
+            continue
+        what = f"{literal(plain(abs(quantity)), markup)} of {literal(step.get('instrument', '?'), markup)}"
         ways.append(f"close {what}" + (f" {literal(side, markup)}" if side and side != "both" else ""))
-    return ", or ".join(ways)
+    below = f", to get below {literal(_word(cure['below']), markup)}" if cure.get("below") and ways else ""
+    return ", or ".join(ways) + below
 
 
 def _cause(body: Mapping[str, Any], markup: Markup, *, clean_only: bool = False) -> str:

@@ -43,7 +43,7 @@ def test_a_message_says_all_that_is_needed_to_act() -> None:
         "all marks fall by 6.11%",
         "BTCUSDT 109.488: mark 26,316.89, liquidation 24,316.892 (7.59% below), unrealized -56,354.57",
         "ETHUSDT long 3683.979: mark 1,327.3, no liquidation price, unrealized -448,192.89",
-        "Cure: deposit 27,723.31 USDT, or close 12.5 of BTCUSDT",
+        "Cure: deposit 27,723.31 USDT, or close 12.5 of BTCUSDT, to get below margin call",
         "Cause: mark BTCUSDT 26,316.89 at 2026-11-20T22:47:37.062Z",
         "Event 0/7-1795214857062, revision 3, rules binance_usdm since 2026-01-01",
     ):

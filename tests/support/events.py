@@ -72,7 +72,14 @@ def event(**changes: Any) -> dict[str, Any]:
             },
         ],
         "pool_liquidation": {"down": "-0.0611", "up": None},
-        "cure": {"deposit": "27723.301", "reduce": [{"instrument": "BTCUSDT", "side": "both", "quantity": "12.5"}]},
+        "cure": {
+            "below": "margin_call",
+            "deposit": "27723.301",
+            "reduce": [
+                {"instrument": "ETHUSDT", "side": "long", "quantity": None},
+                {"instrument": "BTCUSDT", "side": "both", "quantity": "-12.5"},
+            ],
+        },
         "rules": {"name": "binance_usdm", "since": "2026-01-01"},
         "inputs": {"document_hash": "ab", "prices": {}},
         "decided_at_ns": TOKEN * 1_000_000 + 21_000_000,
