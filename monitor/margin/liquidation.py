@@ -20,6 +20,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from monitor.margin.courses import Course, crossing, crossing_numeric
 from monitor.margin.headroom import Headroom, Motion, NotPolynomial
 from monitor.margin.health import PoolHealth, beyond, write_up
+from monitor.margin.instruments import Instrument
 from monitor.margin.levels import DEFAULT_THRESHOLDS, Level, Thresholds
 from monitor.margin.numbers import EXACT, ZERO
 from monitor.margin.pools import MarginPool
@@ -493,14 +494,30 @@ def priced(pool: MarginPool, health: PoolHealth, prices: Prices, as_of: datetime
     return _with_prices(health, position_prices(pool, prices, as_of))
 
 
+_COINS: dict[int, tuple[Mapping[str, Instrument], frozenset[str]]] = {}
+"""By identity of an instrument table, which is kept beside it: a table of a venue has hundreds of rows and is asked for at every event."""
+
+
+def _coins(instruments: Mapping[str, Instrument]) -> frozenset[str]:
+    """Assets that an instrument has as underlying, or that settle an inverse one."""
+    known = _COINS.get(id(instruments))
+    if known is not None and known[0] is instruments:
+        return known[1]
+    rows = instruments.values()
+    underlyings = {row.underlying for row in rows if row.underlying is not None}
+    found = frozenset(underlyings | {row.settle for row in rows if row.kind.value.startswith("inverse")})
+    if len(_COINS) >= 64:
+        _COINS.clear()
+    _COINS[id(instruments)] = (instruments, found)
+    return found
+
+
 def market_index_betas(pool: MarginPool) -> dict[str, Decimal]:
     """Index prices that move with the market, each by as much: of coins held as collateral, and of what options and scenarios are on.
 
     Coins are assets that an instrument of the tables has as underlying, or that settle an inverse one; cash and stable coins stand still.
     """
-    instruments = pool.tables.instruments.values()
-    coins = {instrument.underlying for instrument in instruments if instrument.underlying is not None}
-    coins |= {instrument.settle for instrument in instruments if instrument.kind.value.startswith("inverse")}
+    coins = _coins(pool.tables.instruments)
     moving = {holding.name for holding in pool.holdings if pool.multi and holding.name in coins}
     moving |= {leg.instrument.underlying for leg in pool.legs if leg.instrument.underlying and (leg.option or pool.portfolio)}
     return dict.fromkeys(sorted(moving - {pool.currency if pool.multi else pool.account.valuation_currency}), ONE)
