@@ -528,6 +528,10 @@ class EvaluatorStage:
     def _now_place(self) -> TickPosition:
         return _after(self.statistics.position)
 
+    def now(self) -> datetime:
+        """Wall time, for what depends on the date."""
+        return self._now()
+
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall_ns() / 1e9, UTC)
 

@@ -43,7 +43,9 @@ from monitor.service.receivers import adopt_standing, make_receivers
 from monitor.service.settings import Settings
 from monitor.service.snapshots import Snapshots
 from monitor.service.tables import VenueTables
+from monitor.service.rule_rounds import RuleRounds
 from monitor.sinks.base import Sink
+from monitor.sinks.policy import PolicySink
 
 __all__ = ["ALL_STAGES", "Daemon", "Places", "places"]
 
@@ -146,6 +148,8 @@ class Daemon:
         self.feeds: FeedsStage | None = None
         self.evaluator: EvaluatorStage | None = None
         self.alerts: AlertsStage | None = None
+        self.policy: PolicySink | None = None
+        self.rule_rounds: RuleRounds | None = None
         self.snapshots: Snapshots | None = None
         self.committers: dict[int, Committer] = {}
         self.places: Places
@@ -207,6 +211,7 @@ class Daemon:
                 may_send = head_watch.may_send
             links = self.places.ledger_link
             receivers = make_receivers(self.settings, self.numbers, links, may_send=may_send, extra=self._sinks)
+            self.policy = receivers.policy
             self.alerts = AlertsStage(receivers.events, self.numbers, links, may_send=may_send)
             await self.alerts.register()
             await adopt_standing(links, self.numbers, receivers.events)
@@ -406,6 +411,9 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(evaluator.run(), name="evaluator run")
                 group.create_task(snapshots.run(), name="snapshots")
+                if self.policy is not None and self.policy.rules:
+                    self.rule_rounds = RuleRounds(evaluator, self.policy.rules, self.policy)
+                    group.create_task(self.rule_rounds.run(), name="rules")
         except* RestartNeeded:
             pass
 

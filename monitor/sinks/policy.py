@@ -22,7 +22,7 @@ import orjson
 
 from monitor.alerting.policy import Firing, Notifier, Silence
 from monitor.alerting.routes import AlertPolicy
-from monitor.alerting.rules import PoolSnapshot, RuleReading
+from monitor.alerting.rules import Limits, PoolSnapshot, RuleReading
 from monitor.errors import Fenced, LedgerUnavailable
 from monitor.sinks.base import Backoff, Reason, Sink, SinkStatistics, read_body
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
@@ -114,6 +114,11 @@ class PolicySink:
         self._last_row = self._held_since = float("-inf")
         self._group: asyncio.TaskGroup | None = None
         self._closing: asyncio.Future[None] | None = None
+
+    @property
+    def rules(self) -> Mapping[str, Limits]:
+        """Limits of the rules that somebody has to read for `read`."""
+        return self._policy.rules
 
     @property
     def outstanding(self) -> int:
