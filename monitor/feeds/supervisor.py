@@ -28,6 +28,9 @@ SWEEP_S = 0.25
 MEASURE_S = 0.001
 """Delays are measured at most this often: of a burst read at once, the first."""
 
+STALL_S = 0.5
+"""A look that comes so much too late says that this process stood still, not that the venue was silent."""
+
 AGAIN_S = 30.0
 AGAIN_AT_MOST_S = 600.0
 """A topic whose names are all silent is subscribed again at once, then after 30 s, 60 s ... 10 minutes."""
@@ -325,8 +328,13 @@ class VenueFeed:
             self._group = None
 
     async def _sweep(self) -> None:
+        looked_at = self.clock.monotonic()
         while True:
-            self.sweep()
+            now = self.clock.monotonic()
+            if now - looked_at < SWEEP_S + STALL_S:
+                self.sweep()
+            # else this process stood still (paused, or busy): what the sockets hold is read first, and judged at the next look
+            looked_at = now
             await self.clock.sleep(SWEEP_S)
 
     def sweep(self) -> None:

@@ -128,15 +128,29 @@ class TicksWriter:
                 ("XADD", self._stream, "MAXLEN", "~", self._retain, "*", "e", self.epoch, "n", n, "b", data)
                 for n, _, data in self._unanswered
             ]
-            commands += [("HSET", marks_key(batch.venue), *_marks_of(batch)) for _, batch, _ in self._unanswered if batch.names]
             raise_faults(await wire.exchange(commands, timeout_s=self._link.timeout_s))
         except BaseException as error:
             self.statistics.failures += isinstance(error, LedgerUnavailable)
             self._link.follow(error)
             self.close()
             raise
+        written = [batch for _, batch, _ in self._unanswered if batch.names]
         self.statistics.messages += len(self._unanswered)
         self._unanswered.clear()
+        await self._keep_marks(wire, written)
+
+    async def _keep_marks(self, wire: Wire, batches: Sequence[PriceBatch]) -> None:
+        """The last prices, in a request of their own, so that readers of the stream do not wait. What fails comes with the next ones."""
+        commands: list[Command] = [("HSET", marks_key(batch.venue), *_marks_of(batch)) for batch in batches]
+        try:
+            raise_faults(await wire.exchange(commands, timeout_s=self._link.timeout_s))
+        except LedgerUnavailable as error:
+            self.statistics.failures += 1
+            self._link.follow(error)
+            self.close()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Drops the connection; the next call makes a new one."""
