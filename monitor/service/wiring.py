@@ -40,10 +40,10 @@ from monitor.service.notify import notify_systemd
 from monitor.service.observing import RestartNeeded
 from monitor.service.readings import DaemonReadings
 from monitor.service.receivers import adopt_standing, make_receivers
+from monitor.service.rule_rounds import RuleRounds
 from monitor.service.settings import Settings
 from monitor.service.snapshots import Snapshots
 from monitor.service.tables import VenueTables
-from monitor.service.rule_rounds import RuleRounds
 from monitor.sinks.base import Sink
 from monitor.sinks.policy import PolicySink
 

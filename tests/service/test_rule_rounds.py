@@ -18,8 +18,8 @@ from monitor.margin.levels import Level
 from monitor.margin.liquidation import report
 from monitor.margin.prices import PriceKind
 from monitor.service.local_rig import local_rig
-from monitor.service.sample_book import sample_documents, sample_tables
 from monitor.service.rule_rounds import RuleRounds
+from monitor.service.sample_book import sample_documents, sample_tables
 from monitor.wire.dialects.binance import binance_usdm
 from monitor.wire.quotes import Quotes
 from tests.support.http_server import answering, receiver
