@@ -22,7 +22,6 @@ from monitor.engine.book import (
     BAND_MISSES,
     BLOCK,
     COLD_EXITS,
-    DEFERRED,
     DEMOTIONS,
     DIRTY,
     EVALUATIONS,
@@ -40,7 +39,6 @@ from monitor.engine.book import (
     REBANDED,
     STEPPED,
     TICKS,
-    UNKNOWN,
 )
 from monitor.engine.compiled import kernel, prefetch
 from monitor.engine.kernels import (

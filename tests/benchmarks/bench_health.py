@@ -9,6 +9,7 @@ import timeit
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 
 from monitor.margin.accounts import Account, Balance, Position
 from monitor.margin.health import evaluate, margins
@@ -61,12 +62,12 @@ def main() -> None:
     for size in (1, 10, 40):
         pool, prices = pool_of(size)
         measures: dict[str, Callable[[], object]] = {
-            "evaluate": lambda p=pool, q=prices: evaluate(p, q, AS_OF),
-            "margins": lambda p=pool, q=prices: margins(p, q, AS_OF),
-            "position_prices": lambda p=pool, q=prices: position_prices(p, q, AS_OF),
-            "pool_move": lambda p=pool, q=prices: pool_move(p, q, AS_OF),
-            "cure": lambda p=pool, q=prices: cure(p, q, AS_OF, Level.WATCH),
-            "report": lambda p=pool, q=prices: report(p, q, AS_OF),
+            "evaluate": partial(evaluate, pool, prices, AS_OF),
+            "margins": partial(margins, pool, prices, AS_OF),
+            "position_prices": partial(position_prices, pool, prices, AS_OF),
+            "pool_move": partial(pool_move, pool, prices, AS_OF),
+            "cure": partial(cure, pool, prices, AS_OF, Level.WATCH),
+            "report": partial(report, pool, prices, AS_OF),
         }
         print(f"{size:3} positions", *(f"{name} {microseconds(call):.0f} us" for name, call in measures.items()), sep="  ")
 
