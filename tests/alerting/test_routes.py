@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.alerting.routes import DEFAULT_TIMING, HOUR, MINUTE, NEVER, SECOND, AlertPolicy, Route, duration_ms, parse_policy
+from monitor.alerting.routes import (
+    DEFAULT_TIMING,
+    HOUR,
+    MINUTE,
+    NEVER,
+    PLAIN_TIMES,
+    ROUTE_KEYS,
+    SECOND,
+    SEVERITY_TIMES,
+    AlertPolicy,
+    Route,
+    duration_ms,
+    parse_policy,
+)
 from monitor.alerting.rules import RULES, Limits
 from monitor.errors import ConfigError
 from monitor.margin.levels import Level
@@ -181,3 +194,38 @@ def test_a_route_without_known_sinks_is_not_checked() -> None:
     """check-config may not know the sinks yet."""
     assert parse(ROUTE).routes[0].sinks == ("chat",)
     assert parse(ROUTE).routes[0].min_level is Level.WATCH
+
+
+def test_the_reference_page_names_every_key_and_its_default() -> None:
+    """docs/reference/alert-policy.md holds every key of a route, every time and every rule; defaults are those of the code."""
+    page = (SHIPPED.parents[1] / "docs" / "reference" / "alert-policy.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")]
+    keys = {key.strip("`") for cells in rows for key in cells[0].split(", ")}
+    route = Route(name="a", sinks=("b",))
+
+    assert keys >= ROUTE_KEYS
+    assert set(RULES) <= keys
+    assert {*PLAIN_TIMES, "unknown_severity", *(f"SEVERITY.{key}" for key in SEVERITY_TIMES)} <= keys
+    defaults = {key.strip("`"): cells[1].replace("`", "") for cells in rows for key in cells[0].split(", ")[:1] if len(cells) == 3}
+    for key in ("group_wait", "group_interval", "after"):
+        expected = getattr(route, key)
+        assert duration_ms(defaults[key]) == (expected[0] if isinstance(expected, tuple) else expected)
+    assert defaults["per_hour"] == f"{route.per_hour}, {route.burst}"
+    assert defaults["urgent"] == f"{route.urgent.word}, {route.urgent_wait // 1000}s"
+    for key, field in (("keep_firing_for", "keep_firing"), ("acknowledged_for", "acknowledged"), ("unknown_for", "unknown_hold")):
+        assert duration_ms(defaults[key]) == getattr(DEFAULT_TIMING, field)
+    for key, field in (("SEVERITY.floor", "floor"), ("SEVERITY.repeat_interval", "repeat")):
+        shown = [duration_ms(part.split(";")[0]) for part in defaults[key].split(", ")]
+        assert tuple(shown) == getattr(DEFAULT_TIMING, field)
+
+
+def test_the_examples_of_the_guide_can_be_used() -> None:
+    """Policy and settings in docs/how-to/alerts.md are valid."""
+    page = (SHIPPED.parents[1] / "docs" / "how-to" / "alerts.md").read_text()
+    blocks = [tomllib.loads(block.split("```")[0]) for block in page.split("```toml\n")[1:]]
+    policies = [block for block in blocks if "routes" in block]
+
+    assert len(policies) == 1
+    assert [route.name for route in parse_policy(policies[0], source="page", sinks=["desk_chat", "pager"]).routes] == ["desk", "escalation"]
+    for block in blocks:
+        assert "routes" in block or block.keys() <= {"sinks", "alerts"}

@@ -89,6 +89,17 @@ def test_who_gets_events_and_who_gets_notices(tmp_path: Path) -> None:
     assert policy.sinks() == {"hook", "main"}
 
 
+def test_the_settings_of_the_guide_can_be_used(tmp_path: Path) -> None:
+    """Every settings block of docs/how-to/alerts.md is valid, but for the files of secrets that it names."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "alerts.md").read_text()
+    blocks = [block.split("```")[0] for block in page.split("```toml\n")[1:]]
+    path = tmp_path / "margin-monitor.toml"
+    for block in blocks:
+        if "[[routes]]" not in block:
+            path.write_text(block)
+            assert load_settings(path, environment={}).sinks
+
+
 def falling() -> list[Moment]:
     """Both prices fall by a fifth in a second and stay there."""
     moments: list[Moment] = []
