@@ -39,7 +39,7 @@ BURST_S = 5.0
 KEPT_NOTICES = 1000
 """Notices kept for readers after every sink has them."""
 NOT_AN_EVENT = (KeyError, ValueError, TypeError)
-OWN_RECORDS = frozenset({"place", "counter", "sent"})
+OWN_RECORDS = frozenset({"place", "sent"})
 BATCH_ROWS = 500
 MOST_RAISES = 5
 RAISED = Unavailable(Reason.PROTOCOL, detail="the sink itself failed")
@@ -246,20 +246,21 @@ class PolicySink:
         self._unsaved[name] = None
 
     def _restore(self, records: Mapping[str, bytes], notices: Sequence[tuple[int, bytes]]) -> None:
-        """Takes over places, the counter, and what every sink has not got yet. A sink that is new gets what is said from now on."""
+        """Takes over places, the last number, and what every sink has not got yet. A sink that is new gets what is said from now on."""
         self._unsaved.clear()
         self._places.clear()
-        self._counter = max([int(records.get("counter", b"0")), *(number for number, _ in notices)])
+        sent = [int(data) for name, data in records.items() if name.startswith("sent:")]
+        self._counter = max([0, *sent, *(number for number, _ in notices)])
         for name, data in records.items():
             if name.startswith("place:"):
                 seq, _, token = data.decode().partition("-")
                 self._places[int(name.removeprefix("place:"))] = (int(seq), int(token))
         for name, outbox in self._outboxes.items():
             outbox.clear()
-            sent = int(records.get(f"sent:{name}", str(self._counter).encode()))
+            last = int(records.get(f"sent:{name}", str(self._counter).encode()))
             if f"sent:{name}" not in records:
-                self._unsaved[f"sent:{name}"] = str(sent).encode()
-            outbox.extend((number, raw) for number, raw in notices if number > sent and name in orjson.loads(raw)["sinks"])
+                self._unsaved[f"sent:{name}"] = str(last).encode()
+            outbox.extend((number, raw) for number, raw in notices if number > last and name in orjson.loads(raw)["sinks"])
             self._filled[name].set()
 
     async def _save(self, notifier: Notifier, notices: Sequence[tuple[int, bytes]] = ()) -> None:
@@ -309,7 +310,6 @@ class PolicySink:
         for notice in notifier.advance(self._now_ms()):
             self._counter += 1
             made.append((self._counter, notice.to_json(self._row(self._counter, b"").id)))
-            self._unsaved["counter"] = str(self._counter).encode()
         while True:
             try:
                 await self._save(notifier, made)

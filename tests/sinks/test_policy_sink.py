@@ -172,6 +172,19 @@ async def test_a_restart_goes_on_where_it_was(redis: Redis) -> None:
     assert [notice["id"] for notice in chat.heard] == ["0/1-0", "0/2-0"]
 
 
+async def test_an_old_row_that_comes_again_after_a_restart_does_not_turn_back_time(redis: Redis) -> None:
+    """Margin call, healthy, restart, and the margin call again because the worker's cursor lagged: the pool is healthy."""
+    clock = Clock()
+    async with at_work(redis, Chat(), clock=clock) as sink:
+        await sink.deliver(call(1))
+        await sink.deliver(call(2, level="healthy"))
+    async with at_work(redis, Chat(), clock=clock) as sink:
+        assert await sink.deliver(call(1)) == Delivered()
+        standing = [each.account for each in sink.firing()]
+
+    assert standing == []
+
+
 async def test_a_sink_that_is_away_gets_everything_later_in_order_also_after_a_restart(redis: Redis) -> None:
     """Its notices wait in the store; the other sink is not held up."""
     clock = Clock()
@@ -318,10 +331,15 @@ async def test_a_deposed_process_says_nothing_more(redis: Redis) -> None:
             late = await old.deliver(call(3, "c", at_s=clock.now_s))
             clock.now_s += 1
             await until(lambda: bool(new_chat.heard) and not new.outstanding)
+        silent = list(old_chat.heard)
+        again = await old.deliver(call(3, "c", at_s=clock.now_s))
+        firing = {each.account for each in old.firing()}
 
     assert isinstance(late, Unavailable)
     assert sorted(new_chat.accounts) == ["acme-1", "b"]
-    assert old_chat.heard == []
+    assert silent == []
+    assert again == Delivered()  # leading again, it goes on from what the other one stored
+    assert firing == {"acme-1", "b", "c"}
 
 
 async def test_a_process_that_does_not_lead_decides_and_sends_nothing(redis: Redis) -> None:
