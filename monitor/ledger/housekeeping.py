@@ -64,17 +64,22 @@ class Housekeeper:
 
         Args:
             workers: Of all sinks configured: what one of them has not yet got is not trimmed. Cursors of sinks that are configured no more
-                count not.
+                count not. May be replaced.
             retain_events: Rows kept for readers after every sink has them.
             spill_folder: Where the backlog of a sink goes when the memory is `spill_at` full; None: nowhere, and it fills up.
         """
         self.statistics = HousekeepingStatistics()
-        self._link, self._committer, self._workers = link, committer, workers
+        self._link, self._committer, self.workers = link, committer, workers
         self._retain_events, self._retain_dead = retain_events, retain_dead
         self._spill_folder, self._spill_at = spill_folder, spill_at
         self._interval_s, self._doze = interval_s, doze
         self._partition = committer.partition
         self._keys = PartitionKeys.of(self._partition.number)
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition."""
+        return self._partition.number
 
     async def run(self) -> None:
         """A round every `interval_s`, until cancelled. Raises what ended the committer, and LedgerBroken."""
@@ -115,7 +120,7 @@ class Housekeeper:
         """Commits how far may be trimmed, before anything is: the chain can then be checked from there on."""
         head = self._partition.head
         cursors = await read_cursors(wire, self._partition.number, timeout_s=self._link.timeout_s)
-        behind = [int(cursors.get(worker.name, "0-0").partition("-")[0]) for worker in self._workers]
+        behind = [int(cursors.get(worker.name, "0-0").partition("-")[0]) for worker in self.workers]
         bound = min([head.seq - self._retain_events, *behind])
         if bound <= head.trim:
             return
@@ -134,7 +139,7 @@ class Housekeeper:
         """Writes the backlog of the sink that is furthest behind to a file, then moves its cursor with one dead letter."""
         head, number = self._partition.head, self._partition.number
         cursors = await read_cursors(wire, number, timeout_s=self._link.timeout_s)
-        worker = min(self._workers, key=lambda one: int(cursors.get(one.name, "0-0").partition("-")[0]), default=None)
+        worker = min(self.workers, key=lambda one: int(cursors.get(one.name, "0-0").partition("-")[0]), default=None)
         if worker is None:
             return
         after = cursors.get(worker.name, "0-0")

@@ -85,6 +85,16 @@ class AlertsStage:
             if worker.partition in committers:
                 committers[worker.partition].listen(worker.wake)
 
+    def leave(self, committers: Mapping[int, Committer]) -> None:
+        """Ends `wake_by`."""
+        for _, worker in self.workers:
+            if worker.partition in committers:
+                committers[worker.partition].unlisten(worker.wake)
+
+    def workers_of(self, partition: int) -> list[SinkWorker]:
+        """The workers of one partition."""
+        return [worker for _, worker in self.workers if worker.partition == partition]
+
     async def run(self) -> None:
         """Delivers until cancelled; then stores how far each sink has got."""
         async with asyncio.TaskGroup() as group:

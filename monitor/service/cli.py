@@ -62,11 +62,11 @@ def check_config(
     """Check a settings file; print the effective settings with secrets hidden."""
     import orjson
 
-    from monitor.service.receivers import policy_of
+    from monitor.service.config_check import check_settings
     from monitor.service.settings import load_settings, redacted
 
     settings = load_settings(file)
-    policy_of(settings)
+    check_settings(settings, file)
     print(orjson.dumps(redacted(settings), option=0 if as_json else orjson.OPT_INDENT_2).decode())
     if not as_json:
         print(f"{file}: no error", file=sys.stderr)
@@ -100,8 +100,10 @@ def run(
     """Run the daemon until Ctrl-C or SIGTERM."""
     from monitor.service.commands import run_command
 
-    settings = _settings(config, ledger_url=ledger_url, http_port=http_port, ledger_wait_s=wait)
-    raise typer.Exit(run_command(settings, stages=stage, shard=shard, config=config, accept_ledger=accept_ledger))
+    def load() -> Any:
+        return _settings(config, ledger_url=ledger_url, http_port=http_port, ledger_wait_s=wait)
+
+    raise typer.Exit(run_command(load, stages=stage, shard=shard, config=config, accept_ledger=accept_ledger))
 
 
 @app.command()

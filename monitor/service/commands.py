@@ -9,34 +9,42 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from monitor.errors import ConfigError, MonitorError
+from monitor.service.config_check import check_settings
 from monitor.service.logs import configure_logs, log
 from monitor.service.progress import Progress
-from monitor.service.settings import Settings
+from monitor.service.reload import Load
 from monitor.service.wiring import Daemon
 
 __all__ = ["first_monitor_error", "run_command", "run_until_signal"]
 
 
-def run_command(settings: Settings, *, stages: str, shard: str, config: Path | None, accept_ledger: bool = False) -> int:
-    """Runs the daemon. Returns the exit code; raises MonitorError for what the user has to mend."""
+def run_command(load: Load, *, stages: str, shard: str, config: Path | None, accept_ledger: bool = False) -> int:
+    """Runs the daemon on what `load` reads, now and at each SIGHUP. Returns the exit code; raises MonitorError."""
+    settings = load()
     configure_logs(form=settings.log.format, level=settings.log.level)
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal()):
         raise ConfigError(source="--shard", key="shard", value=repr(shard), expected="I/N, such as 0/4")
     progress = Progress()
+    chosen = [stage.strip() for stage in stages.split(",") if stage.strip()]
+    check_settings(settings, config, stages=chosen)
     daemon = Daemon(
         settings,
-        stages=[stage.strip() for stage in stages.split(",") if stage.strip()],
+        stages=chosen,
         shard=(int(index), int(count)),
         on_loading=progress,
         config_path=config,
         accept_ledger=accept_ledger,
+        load=load,
     )
-    return run_until_signal(daemon.run, daemon.stop)
+    return run_until_signal(daemon.run, daemon.stop, reload=daemon.reloader.ask)
 
 
-def run_until_signal(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> int:
-    """Runs `work`; SIGINT and SIGTERM call `stop`, a second one ends the process at once. Returns 0 after an orderly end."""
+def run_until_signal(work: Callable[[], Awaitable[None]], stop: Callable[[], None], *, reload: Callable[[], None] | None = None) -> int:
+    """Runs `work`; SIGINT and SIGTERM call `stop`, a second one ends the process at once; SIGHUP calls `reload`.
+
+    Returns 0 after an orderly end.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -54,10 +62,12 @@ def run_until_signal(work: Callable[[], Awaitable[None]], stop: Callable[[], Non
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_signal, number)
+        if reload is not None:
+            loop.add_signal_handler(signal.SIGHUP, reload)
         try:
             await work()
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     try:

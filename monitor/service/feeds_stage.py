@@ -47,6 +47,7 @@ class FeedsStage:
         self._settings, self._link = settings, link
         self._writer = TicksWriter(link, retain=retain_ticks)
         self._room = room
+        self._told: dict[str, bytes] = {}
         self._last: Sequence[PriceBatch] | None = None
         self._written = 0
         self._stale: asyncio.Queue[PriceBatch] = asyncio.Queue()  # at most one change a name and sweep
@@ -75,6 +76,13 @@ class FeedsStage:
                 group.create_task(feed.run(), name=f"feed:{venue}")
             group.create_task(self._tell_stale(), name="stale")
             group.create_task(self._follow_wanted(), name="wanted")
+
+    def follow(self, settings: FeedsSettings) -> None:
+        """Subscribes the symbols of new settings, and gives up what neither they nor an account names. The rest must be as before."""
+        before, self._settings = self._settings, settings
+        for venue, feed in self.feeds.items():
+            if settings.of(venue).symbols != before.of(venue).symbols:
+                self._want(venue, feed)
 
     def samples(self) -> Iterable[Sample]:
         """Counters for /metrics."""
@@ -132,7 +140,6 @@ class FeedsStage:
                 await held
 
     async def _follow_wanted(self) -> None:
-        seen: dict[str, bytes | None] = {}
         while True:
             for venue, feed in self.feeds.items():
                 try:
@@ -143,12 +150,15 @@ class FeedsStage:
                         wire.close()
                 except LedgerUnavailable:
                     break
-                if data is not None and data != seen.get(venue):
-                    seen[venue] = data
-                    wanted = self._wanted(venue, orjson.loads(data))
-                    log.info("feed_wanted", venue=venue, instruments=len(wanted.instruments), everything=wanted.everything)
-                    feed.want(wanted)
+                if data is not None and data != self._told.get(venue):
+                    self._told[venue] = data
+                    self._want(venue, feed)
             await asyncio.sleep(WANTED_POLL_S)
+
+    def _want(self, venue: str, feed: VenueFeed) -> None:
+        wanted = self._wanted(venue, orjson.loads(self._told.get(venue, b"{}")))
+        log.info("feed_wanted", venue=venue, instruments=len(wanted.instruments), everything=wanted.everything)
+        feed.want(wanted)
 
     def _wanted(self, venue: str, told: dict[str, list[str]]) -> Wanted:
         """What to subscribe: the settings' symbols and what the evaluators need. Where neither names anything, everything there is."""

@@ -24,6 +24,7 @@ from monitor.margin.accounts import VENUES
 from monitor.margin.levels import Threshold, Thresholds
 
 __all__ = [
+    "ENVIRONMENT_PREFIX",
     "AlertSettings",
     "AlertmanagerSettings",
     "CacheSettings",
@@ -37,9 +38,11 @@ __all__ = [
     "LevelSettings",
     "LogSettings",
     "MqttSettings",
+    "SecretSection",
     "Settings",
     "SinkSettings",
     "WebhookSettings",
+    "line_of",
     "load_policy",
     "load_settings",
     "redacted",
@@ -361,17 +364,17 @@ def load_policy(path: Path, sinks: Sequence[str]) -> AlertPolicy:
     """Reads and checks an alert policy. `sinks`: those that are set up. Raises ConfigError with file, line, key and value."""
     text, raw = _read_toml(path)
 
-    def line_of(keys: Sequence[str]) -> int | None:
+    def line_in_policy(keys: Sequence[str]) -> int | None:
         if len(keys) < 2 or keys[0] != "routes":
-            return _line_of(text, keys)
+            return line_of(text, keys)
         starts = [number for number, line in enumerate(text.splitlines()) if re.match(r"\s*\[\[\s*routes\s*\]\]", line)]
         if not int(keys[1]) < len(starts):
             return None
         start = starts[int(keys[1])]
-        inside = _line_of("\n".join(text.splitlines()[start:]), ("routes", *keys[2:3]))
+        inside = line_of("\n".join(text.splitlines()[start:]), ("routes", *keys[2:3]))
         return start + (inside or 1)
 
-    return parse_policy(raw, source=str(path), sinks=sinks, line_of=line_of)
+    return parse_policy(raw, source=str(path), sinks=sinks, line_of=line_in_policy)
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
@@ -421,7 +424,7 @@ def _refuse_inline_secrets(path: Path, text: str, raw: Mapping[str, Any]) -> Non
                 variable = ENVIRONMENT_PREFIX + "__".join((*keys, key)).upper()
                 raise ConfigError(
                     source=str(path),
-                    line=_line_of(text, (*keys, key)),
+                    line=line_of(text, (*keys, key)),
                     key=".".join((*keys, key)),
                     value="***",
                     expected=f"no secret in this file: use the variable {variable} or password_file",
@@ -452,7 +455,7 @@ def _first_error(
     error: ValidationError, raw: Mapping[str, Any], path: Path | None, text: str, origins: Mapping[tuple[str, ...], str]
 ) -> ConfigError:
     """The first problem of a pydantic report, in the words of this house."""
-    first = error.errors(include_url=False)[0]
+    first = min(error.errors(include_url=False), key=lambda each: each["type"] == "missing")  # a misspelt key is both unknown and missing
     keys = tuple(str(part) for part in first["loc"])
     while keys and keys[-1] in ("str", "constrained-str", "literal['']", "function-after[_redis_url(), str]"):
         keys = keys[:-1]
@@ -461,12 +464,14 @@ def _first_error(
         known = _known_keys(keys[:-1])
         near = difflib.get_close_matches(keys[-1], known, n=1)
         expected = f"a known key, perhaps {near[0]!r}" if near else f"one of {', '.join(known)}"
+    elif first["type"] == "missing":
+        expected = "a value: this key has no default"
     else:
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     origin = next((name for known_keys, name in origins.items() if keys[: len(known_keys)] == known_keys), None)
     if origin is not None or path is None:
         return ConfigError(source=origin or "settings", key=".".join(keys), value=shown, expected=expected)
-    return ConfigError(source=str(path), line=_line_of(text, keys), key=".".join(keys), value=shown, expected=expected)
+    return ConfigError(source=str(path), line=line_of(text, keys), key=".".join(keys), value=shown, expected=expected)
 
 
 def _at(raw: Any, keys: Sequence[str]) -> Any:
@@ -494,23 +499,28 @@ def _known_keys(keys: Sequence[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _line_of(text: str, keys: Sequence[str]) -> int | None:
+_PART = r"""(?:"[^"]*"|'[^']*'|[\w-]+)"""
+_KEYS = rf"{_PART}(?:\s*\.\s*{_PART})*"
+
+
+def line_of(text: str, keys: Sequence[str]) -> int | None:
     """The line on which a dotted key stands in a TOML text: the deepest part of it that can be found."""
     section: tuple[str, ...] = ()
     best: tuple[int, int] | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line)
-        if header:
-            section = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            here = section
+        if header := re.match(rf"\s*\[+\s*({_KEYS})\s*\]+", line):
+            here = section = _parts(header[1])
+        elif assignment := re.match(rf"\s*({_KEYS})\s*=", line):
+            here = (*section, *_parts(assignment[1]))
         else:
-            assignment = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
-            if not assignment:
-                continue
-            here = (*section, *(part.strip().strip("\"'") for part in assignment[1].split(".")))
+            continue
         depth = len(here)
         if tuple(keys[:depth]) == here and (best is None or depth > best[0]):
             best = (depth, number)
         elif best is None and here[: len(keys)] == tuple(keys):
             best = (0, number)  # a section that stands in the file only through its parts
     return best[1] if best else None
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, dotted))

@@ -18,7 +18,7 @@ from monitor.engine.evaluator import Evaluator
 from monitor.errors import ConfigError, Fenced, LedgerUnavailable
 from monitor.ledger.cache import HealthWriter
 from monitor.ledger.checks import check_ledger_server
-from monitor.ledger.committer import Committer
+from monitor.ledger.committer import Committer, QueueDropped
 from monitor.ledger.connection import Endpoint, Link, raise_faults
 from monitor.ledger.head import Head
 from monitor.ledger.holder import holder_name
@@ -28,6 +28,7 @@ from monitor.ledger.keys import partitions as partition_numbers
 from monitor.ledger.known import KnownLedger
 from monitor.ledger.partition import Partition, TailLost
 from monitor.ledger.server import CACHE_SETTINGS, LEDGER_SETTINGS, EmbeddedServer
+from monitor.margin.accounts import VENUES
 from monitor.service.account_book import AccountBook
 from monitor.service.alerts_stage import AlertsStage, HeadWatch
 from monitor.service.evaluator_stage import EvaluatorStage, Loading
@@ -40,6 +41,7 @@ from monitor.service.notify import notify_systemd
 from monitor.service.observing import RestartNeeded
 from monitor.service.readings import DaemonReadings
 from monitor.service.receivers import adopt_standing, make_receivers
+from monitor.service.reload import Load, Reloader
 from monitor.service.rule_rounds import RuleRounds
 from monitor.service.settings import Settings
 from monitor.service.snapshots import Snapshots
@@ -123,6 +125,7 @@ class Daemon:
         on_loading: Loading = lambda _what, _done, _total: None,
         config_path: Path | None = None,
         accept_ledger: bool = False,
+        load: Load | None = None,
     ) -> None:
         """Prepares.
 
@@ -132,13 +135,14 @@ class Daemon:
             shard: (index, count): this process takes the partitions whose place in the list is `index` modulo `count`.
             extra_sinks: Beside those of the settings (the demo's, a test's).
             on_loading: Told how a long load goes on.
-            config_path: Where the settings came from, for the metrics.
+            config_path: Where the settings came from, for the errors of a reload.
             accept_ledger: Go on with a ledger that is another one than this machine knows, or went back.
+            load: Reads the settings anew, for a reload.
         """
         unknown = [stage for stage in stages if stage not in ALL_STAGES]
         if unknown:
             raise ConfigError(source="--stage", key="stage", value=unknown[0], expected=f"one of {', '.join(ALL_STAGES)}")
-        self.settings, self.stages, self.config_path = settings, tuple(stages), config_path
+        self.settings, self.stages = settings, tuple(stages)
         numbers = partition_numbers(settings.ledger.partitions)
         index, count = shard
         if not 0 <= index < count <= len(numbers):
@@ -165,7 +169,12 @@ class Daemon:
         self._on_loading = on_loading
         self._stopping, self._decided, self._release = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._stack: AsyncExitStack
-        self.exposition = Exposition([self._samples])
+        self._stale_evaluator, self._stale_policy = asyncio.Event(), asyncio.Event()  # set by a reload
+        self._alerts_task: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup
+        self._may_send: Callable[[int], bool] = self._holds
+        self.reloader = Reloader(settings, load, self._apply, path=config_path, stages=self.stages)
+        self.exposition = Exposition([self._samples, self.reloader.samples])
         self.readings = DaemonReadings(self)
 
     def stop(self) -> None:
@@ -192,6 +201,7 @@ class Daemon:
                         self.http.stop()
 
     async def _run_stages(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
         if not await self._until_stopped(wait_for_redis(self.places.ledger_link(), self.settings.ledger.wait_s)):
             return
         if self.places.cache != self.places.ledger and not await self._until_stopped(
@@ -203,20 +213,15 @@ class Daemon:
             self._compile_kernels()
         watch: asyncio.Task[None] | None = None
         if "alerts" in self.stages:
-            if "evaluator" in self.stages:
-                may_send: Callable[[int], bool] = self._may_send
-            else:
+            if "evaluator" not in self.stages:
                 head_watch = HeadWatch(self.places.ledger_link(), self.numbers, self.settings.ledger.lease_s)
                 watch = group.create_task(head_watch.run(), name="heads")
-                may_send = head_watch.may_send
-            links = self.places.ledger_link
-            receivers = make_receivers(self.settings, self.numbers, links, may_send=may_send, extra=self._sinks)
-            self.policy = receivers.policy
-            self.alerts = AlertsStage(receivers.events, self.numbers, links, may_send=may_send)
-            await self.alerts.register()
-            await adopt_standing(links, self.numbers, receivers.events)
+                self._may_send = head_watch.may_send
+            self.alerts, self.policy = await self._make_alerts(self.settings)
         evaluator = group.create_task(self._evaluate(), name="evaluator") if "evaluator" in self.stages else None
-        alerts = group.create_task(self.alerts.run(), name="alerts") if self.alerts is not None else None
+        if self.alerts is not None:
+            self._alerts_task = group.create_task(self.alerts.run(), name="alerts")
+        reloads = group.create_task(self.reloader.run(), name="reloads")
         feeds = group.create_task(self._feed(), name="feeds") if "feeds" in self.stages else None
         if evaluator is None:
             self.ready.set()
@@ -224,22 +229,56 @@ class Daemon:
         await self._stopping.wait()
         notify_systemd("STOPPING=1")
         log.info("stopping")
+        reloads.cancel()
+        await asyncio.wait({reloads})
         if feeds is not None:
             feeds.cancel()
         if evaluator is not None:
             await self._decided.wait()
-        if self.alerts is not None and alerts is not None:
+        if self.alerts is not None:
             rows = {number: committer.partition.head.seq for number, committer in self.committers.items() if committer.partition.state}
             if not await self.alerts.finish(rows):
                 log.warning("sinks_behind", hint="they go on from their cursors at the next start")
-            alerts.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await alerts
+            await self._end_alerts()
         if watch is not None:
             watch.cancel()
         self._release.set()
         if evaluator is not None:
             await evaluator
+
+    async def _make_alerts(self, settings: Settings) -> tuple[AlertsStage, PolicySink | None]:
+        """The alerts stage of some settings, its cursors placed, not yet running. Raises ConfigError, LedgerUnavailable."""
+        links = self.places.ledger_link
+        receivers = make_receivers(settings, self.numbers, links, may_send=self._may_send, extra=self._sinks)
+        stage = AlertsStage(receivers.events, self.numbers, links, may_send=self._may_send)
+        await stage.register()
+        await adopt_standing(links, self.numbers, receivers.events)
+        return stage, receivers.policy
+
+    async def _end_alerts(self) -> None:
+        """Closes the sinks, each cursor stored."""
+        assert self._alerts_task is not None
+        self._alerts_task.cancel()
+        await asyncio.wait({self._alerts_task})
+
+    async def _apply(self, settings: Settings, changed: list[str], tables: VenueTables) -> None:
+        """Takes over checked settings: all that can fail comes first. Sinks go on from their cursors, the evaluator from the ledger's."""
+        fresh = await self._make_alerts(settings) if self.alerts is not None else None
+        has_new_tables = any(tables.fingerprint(venue) != self.tables.fingerprint(venue) for venue in VENUES)
+        self.settings, self.tables = settings, tables
+        if self.feeds is not None:
+            self.feeds.follow(settings.feeds)
+        if self.alerts is not None and fresh is not None:
+            await self._end_alerts()
+            self.alerts.leave(self.committers)
+            self.alerts, self.policy = fresh
+            self.alerts.wake_by(self.committers)
+            for keeper in self.housekeepers:
+                keeper.workers = self.alerts.workers_of(keeper.partition)
+            self._alerts_task = self._group.create_task(self.alerts.run(), name="alerts")
+            self._stale_policy.set()
+        if has_new_tables or any(key.startswith(("levels.", "evaluator.")) and key != "evaluator.worst_accounts" for key in changed):
+            self._stale_evaluator.set()
 
     def _compile_kernels(self) -> None:
         """Compiles the engine's kernels, or loads them from their cache, before the first socket is open: it would be deaf meanwhile."""
@@ -359,12 +398,8 @@ class Daemon:
                 self.ready.set()
                 notify_systemd("READY=1\nSTATUS=running")
                 log.info("ready", accounts=len(self.evaluator.book), events=sum(head.seq for head in heads.values()))
-                if await self._until_stopped(self._run_evaluator(self.evaluator)):
-                    for committer in self.committers.values():
-                        await committer.settled()
-                        committer.resume()
+                if await self._until_stopped(self._run_evaluator(self.evaluator)) and await self._until_stopped(self._settle()):
                     heads = {number: member.head for number, member in members.items()}
-                    log.warning("queue_dropped", hint="the ledger was away for long: evaluating again from its cursors")
                     continue
                 break
             if self.evaluator.ready.is_set():
@@ -383,8 +418,18 @@ class Daemon:
                 log.warning("partition_not_released", partition=member.number, error=str(error))
         return True
 
+    async def _settle(self) -> None:
+        """Between two evaluators: returns when all that the first one queued is committed, or dropped and known not to be."""
+        for committer in self.committers.values():
+            try:
+                await committer.flush()
+            except QueueDropped:
+                await committer.settled()
+                committer.resume()
+                log.warning("queue_dropped", hint="the ledger was away for long: evaluating again from its cursors")
+
     def _make_housekeeper(self, committer: Committer) -> Housekeeper:
-        workers = [] if self.alerts is None else [w for _, w in self.alerts.workers if w.partition == committer.partition.number]
+        workers = [] if self.alerts is None else self.alerts.workers_of(committer.partition.number)
         settings = self.settings.ledger
         return Housekeeper(
             self.places.ledger_link(), committer, workers, retain_events=settings.retain_events, spill_folder=settings.data_dir / "spill"
@@ -403,7 +448,7 @@ class Daemon:
             await asyncio.sleep(KNOWN_S)
 
     async def _run_evaluator(self, evaluator: EvaluatorStage) -> None:
-        """Returns when the queue was dropped and everything has to be loaded again."""
+        """Returns when everything has to be loaded again: the queue was dropped, or new settings ask for it."""
         snapshots = self.snapshots = Snapshots(
             evaluator, HealthWriter(self.places.cache_link()), self.settings.evaluator.snapshot_interval_s
         )
@@ -411,11 +456,28 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(evaluator.run(), name="evaluator run")
                 group.create_task(snapshots.run(), name="snapshots")
-                if self.policy is not None and self.policy.rules:
-                    self.rule_rounds = RuleRounds(evaluator, self.policy.rules, self.policy)
-                    group.create_task(self.rule_rounds.run(), name="rules")
+                group.create_task(self._run_rules(evaluator), name="rules")
+                group.create_task(self._restart_when_stale(), name="reloaded")
         except* RestartNeeded:
             pass
+
+    async def _restart_when_stale(self) -> None:
+        await self._stale_evaluator.wait()
+        self._stale_evaluator.clear()
+        raise RestartNeeded
+
+    async def _run_rules(self, evaluator: EvaluatorStage) -> None:
+        """The rules of the alert policy, as it is now and after each reload."""
+        while True:
+            self._stale_policy.clear()
+            async with asyncio.TaskGroup() as group:
+                rounds: asyncio.Task[None] | None = None
+                if self.policy is not None and self.policy.rules:
+                    self.rule_rounds = RuleRounds(evaluator, self.policy.rules, self.policy)
+                    rounds = group.create_task(self.rule_rounds.run(), name="rule rounds")
+                await self._stale_policy.wait()
+                if rounds is not None:
+                    rounds.cancel()
 
     def _make_evaluator(self) -> EvaluatorStage:
         return EvaluatorStage(
@@ -430,7 +492,7 @@ class Daemon:
             on_loading=self._on_loading,
         )
 
-    def _may_send(self, number: int) -> bool:
+    def _holds(self, number: int) -> bool:
         committer = self.committers.get(number)
         return committer is not None and committer.may_send()
 
