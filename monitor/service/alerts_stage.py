@@ -17,8 +17,8 @@ from monitor.ledger.connection import Link
 from monitor.ledger.cursors import SinkWorker, register_sink
 from monitor.ledger.keys import PartitionKeys
 from monitor.service.logs import log
-from monitor.service.metrics import Sample
-from monitor.sinks.base import Sink
+from monitor.service.metrics import Sample, by_reason
+from monitor.sinks.base import Reason, Sink
 
 __all__ = ["AlertsStage", "HeadWatch"]
 
@@ -119,10 +119,8 @@ class AlertsStage:
             lag = sum(max(0, self.written.get(worker.partition, worker.statistics.seq) - worker.statistics.seq) for worker in mine)
             yield Sample("outbox_lag_events", lag, label)
             yield Sample("sink_delivered_total", sum(worker.statistics.delivered for worker in mine), label)
-            for reason, count in sink.statistics.unavailable.items():
-                yield Sample("sink_unavailable_total", count, (sink.name, str(reason)))
-            for reason, count in sink.statistics.refused.items():
-                yield Sample("sink_refused_total", count, (sink.name, str(reason)))
+            yield from by_reason("sink_unavailable_total", sink.statistics.unavailable, (Reason.TIMEOUT, Reason.UNREACHABLE), sink.name)
+            yield from by_reason("sink_refused_total", sink.statistics.refused, (Reason.REJECTED,), sink.name)
 
     async def _serve(self, sink: Sink) -> None:
         """One sink: opened and closed by this task, with its workers between."""

@@ -70,7 +70,8 @@ class EvaluatorStatistics:
         messages, ticks: Price messages and prices evaluated. position: of the last message.
         gaps: Times that ticks did not join on. damaged: messages that could not be read.
         applied: Documents applied. dropped: documents not applied, by reason.
-        evaluate: Time of one message, all accounts.
+        evaluate: Time of one message, all accounts. pass_s: duration of the engine's last whole background pass.
+        mismatches: Records of the ledger that were not what had been written, found when it was loaded.
         progress_at: Monotonic time at which the streams were last looked at.
     """
 
@@ -82,6 +83,8 @@ class EvaluatorStatistics:
     applied: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     evaluate: Durations = field(default_factory=Durations)
+    pass_s: float = 0.0
+    mismatches: int = 0
     progress_at: float = 0.0
 
     def drop(self, reason: str) -> None:
@@ -153,6 +156,7 @@ class EvaluatorStage:
             loaded = await committer.partition.load(lambda account, data, hold, found=found: found.append((account, data, hold)))  # type: ignore[misc]
             if loaded.complaint is not None:
                 log.error("ledger_damaged", complaint=loaded.complaint, accounts=len(loaded.damaged_accounts))
+                self.statistics.mismatches += max(1, len(loaded.damaged_accounts))
         start = min((self._cursor_of(head) for head in heads.values()), key=_cursor_order)
         await self._read_back(start)
         total = sum(len(found) for found in documents.values())
@@ -494,12 +498,16 @@ class EvaluatorStage:
 
     async def _go_round(self) -> None:
         """The engine's background pass: slices between messages, the whole book in about a second."""
+        pass_started, passes = self._clock(), 0
         while True:
             started = self._clock()
             async with self._turn:
                 found = self.engine.pass_slice(PASS_SLICE)
                 await self._observer.observe(found, self._now_place(), {"kind": "pass"})
-            slices = max(1, self.engine.statistics().pools // PASS_SLICE)
+            counted = self.engine.statistics()
+            if counted.passes != passes:
+                self.statistics.pass_s, pass_started, passes = self._clock() - pass_started, self._clock(), counted.passes
+            slices = max(1, counted.pools // PASS_SLICE)
             await self._doze(max(PASS_S / slices - (self._clock() - started), 0.0))
 
     async def _tell_wanted(self) -> None:

@@ -22,9 +22,9 @@ from monitor.ledger.cache import TicksWriter
 from monitor.ledger.connection import Link
 from monitor.margin.prices import PriceKind
 from monitor.service.logs import log
-from monitor.service.metrics import Sample
+from monitor.service.metrics import Sample, by_reason
 from monitor.service.settings import FeedsSettings
-from monitor.wire.frames import Wanted
+from monitor.wire.frames import Fault, Wanted
 from monitor.wire.prices import PriceBatch
 
 __all__ = ["FeedsStage", "Room", "wanted_key"]
@@ -97,10 +97,8 @@ class FeedsStage:
             yield Sample("feed_conflated_total", self.publisher.statistics.conflated.get(venue, 0), label)
             yield Sample("feed_delay_seconds", statistics.delay, label)
             yield Sample("feed_clock_skew_seconds", statistics.skew.seconds or 0.0, label)
-            for reason, count in statistics.rejected.items():
-                yield Sample("feed_rejected_total", count, (venue, reason))
-            for reason, count in statistics.reconnects.items():
-                yield Sample("feed_reconnects_total", count, (venue, reason))
+            yield from by_reason("feed_rejected_total", statistics.rejected, (Fault.NOT_JSON, Fault.NOT_POSITIVE), venue)
+            yield from by_reason("feed_reconnects_total", statistics.reconnects, ("connect_failed", "rotated", "silent"), venue)
 
     async def _write(self, batches: Sequence[PriceBatch]) -> None:
         """The publisher's writer. What a failure left unanswered goes first, under its own numbers; a repeat of it is then done."""

@@ -6,7 +6,7 @@ sample with a name, a label or a kind that is not in the catalogue is a programm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from monitor.measures import Durations
 
-__all__ = ["CATALOGUE", "Described", "Exposition", "Sample"]
+__all__ = ["CATALOGUE", "PREFIX", "Described", "Exposition", "Sample", "by_reason"]
 
 PREFIX = "margin_monitor_"
 SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -105,6 +105,12 @@ CATALOGUE: dict[str, Described] = {
 """Every metric, without the prefix `margin_monitor_`."""
 
 Source = Callable[[], Iterable[Sample]]
+
+
+def by_reason(name: str, counts: Mapping[str, int], known: Iterable[str], *labels: str) -> Iterator[Sample]:
+    """Samples of a counter by reason, the known ones from 0 on: what appears with its first count has no rate for it."""
+    for reason, count in {**dict.fromkeys(map(str, known), 0), **counts}.items():
+        yield Sample(name, count, (*labels, str(reason)))
 
 
 class Exposition(Collector):

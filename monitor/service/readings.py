@@ -16,7 +16,7 @@ from monitor.ledger.keys import PartitionKeys, partition_of
 from monitor.margin.levels import Level
 from monitor.service.evaluator_stage import EvaluatorStage
 from monitor.service.http import AccountQuery, Check
-from monitor.service.metrics import Sample
+from monitor.service.metrics import Sample, by_reason
 
 if TYPE_CHECKING:
     from monitor.service.wiring import Daemon
@@ -129,8 +129,9 @@ class DaemonReadings:
         yield Sample("engine_pools", counted.hot_pools, ("hot",))
         yield Sample("engine_pools", counted.pools - counted.hot_pools, ("cold",))
         yield Sample("updates_applied_total", statistics.applied)
-        for reason, count in statistics.dropped.items():
-            yield Sample("updates_dropped_total", count, (reason,))
+        yield from by_reason("updates_dropped_total", statistics.dropped, ("older", "refused", "same"))
+        yield Sample("verify_mismatches_total", statistics.mismatches)
+        yield Sample("engine_pass_seconds", statistics.pass_s)
         yield from self._ledger_samples()
 
     def _ledger_samples(self) -> Iterable[Sample]:
