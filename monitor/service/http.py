@@ -80,31 +80,56 @@ def build_app(readings: Readings) -> Starlette:
     """The ASGI application."""
 
     async def live(request: Request) -> Response:
+        """200 while the process makes progress; restart it when it is 503.
+
+        verbose: A line for each check.
+        """
         return _checks(request, readings.live())
 
     async def ready(request: Request) -> Response:
+        """200 while it can be relied on: accounts loaded, prices fresh, ledger writable; else 503 with what fails.
+
+        verbose: A line for each check, also for those that pass.
+        """
         return _checks(request, readings.ready())
 
     async def metrics(request: Request) -> Response:
+        """Prometheus metrics, as text or OpenMetrics, whichever the Accept header asks for."""
         body, content_type = readings.metrics(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     async def accounts(request: Request) -> Response:
+        """One page of accounts: `total`, `offset` and `accounts`, each with its pools, levels and margin ratios; 503 without the evaluator.
+
+        order: `danger` (worst first, the default) or `id`.
+        limit: At most 1000; 50 by default.
+        offset: Accounts to leave out before the page.
+        group: Only this group.
+        venue: Only this venue.
+        level: Only this level: healthy, watch, margin_call, liquidation, bankrupt, or unknown.
+        search: Only ids with this in them, whatever the case.
+        """
         page = readings.accounts(AccountQuery(request.query_params))
         if page is None:
             raise HTTPException(503, "no accounts here: this process does not run the evaluator stage")
         return _json(page)
 
     async def account(request: Request) -> Response:
+        """One account in full, evaluated exactly at the present prices: every term, its document, its last events; 404 if unknown."""
         found = await readings.account(request.path_params["id"])
         if found is None:
             raise HTTPException(404, f"no account {request.path_params['id']!r}")
         return _json(found)
 
     async def events(request: Request) -> Response:
+        """The newest events of the partitions held here, newest first.
+
+        limit: At most 1000; 50 by default.
+        """
         return _json({"events": await readings.events(_whole(request.query_params, "limit", 50, MAX_PAGE))})
 
     async def feeds(_request: Request) -> Response:
+        """State of each venue's feed: readiness, stale and missing symbols, messages, reconnects, delay and clock skew."""
         return _json(readings.feeds())
 
     async def on_error(_request: Request, error: Exception) -> Response:
