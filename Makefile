@@ -58,9 +58,10 @@ faults: .venv/.dev servers  ## the long campaigns: tests marked slow, then kills
 docs-check: .venv/.dev servers  ## run every command block of the documents, and follow every link
 	@$(IN_TEMP) $(PY) scripts/docs_check.py $(ARGS)
 
-generated: .venv/.dev  ## write the Grafana dashboards and the Kubernetes rules anew from their sources
+generated: .venv/.dev  ## write the dashboards, the Kubernetes rules and the reference pages anew from their sources
 	$(PY) deploy/grafana/generate.py
 	$(PY) deploy/kubernetes/generate.py
+	$(PY) scripts/reference.py
 
 wheel: .venv/.dev  ## build dist/*.whl from pinned build tools
 	$(PY) -m hatchling build -t wheel
