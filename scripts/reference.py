@@ -351,9 +351,10 @@ def events_page() -> str:
             [
                 _head("Events", "an event that scripts/reference.py builds as the daemon does"),
                 (
-                    "One JSON object for each change of the verdict of one margin pool: in the stream `{p}:events` of the ledger, on MQTT "
-                    "(`<prefix>/<group>/<account>/event`), in webhooks and at `/api/events`. Delivered at least once, in order for each account,"
-                    " always with the same `id`. Amounts and ratios are decimals in quotes, exact to the last digit; new fields may be added:"
+                    "One JSON object for each change of the verdict of one margin pool: in the stream `{p}:events` of the ledger, on MQTT"
+                    " (`<prefix>/<group>/<account>/event`), in webhooks and at `/api/events`. Delivered at least once, in order for each"
+                    " account, always with the same `id`. Amounts and ratios are decimals in quotes, exact to the last digit."
+                    " New fields may be added:"
                     " ignore what you do not know."
                 ),
                 table(EVENT_FIELDS),
@@ -363,8 +364,8 @@ def events_page() -> str:
                 table(BLIND_FIELDS),
                 "## Hash chain",
                 (
-                    "The hash of a row is the first 128 bits of `sha256(hash of the row before + id + body)`, in hex; `chain` in the body is"
-                    " the hash before. `margin-monitor verify --all` walks the chain and recomputes every number."
+                    "The hash of a row is the first 128 bits of `sha256(hash of the row before + id + body)`, in hex; `chain` in the body"
+                    " is the hash before. `margin-monitor verify --all` walks the chain and recomputes every number."
                 ),
             ]
         )
