@@ -360,6 +360,14 @@ def events_page() -> str:
                 table(EVENT_FIELDS),
                 "Such as this one:",
                 f"```json\n{example}\n```",
+                "## Numbers that follow",
+                (
+                    "When one price message changes the level of more than 100 pools, the levels of those past the first 100 are told at"
+                    ' once: their events have `"numbers": "follow"`, venue, group, cause and time, and none of the other numbers. A row of'
+                    " `kind` `numbers` follows as soon as it is worked out, with `account`, `pool`, `level`, `rev`, `at` and"
+                    " `decided_at_ns` of the event that it belongs to and all of its numbers, at the prices of that tick. It is left out"
+                    " where the level has changed again since, or where the process ended in between."
+                ),
                 "## Missing ticks",
                 table(BLIND_FIELDS),
                 "## Hash chain",

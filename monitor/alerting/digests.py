@@ -27,7 +27,7 @@ KEPT_POSITIONS = 5
 KEPT = (
     "id", "kind", "account", "pool", "venue", "group", "currency", "level", "previous", "unknown", "previous_unknown", "rev", "cause",
     "equity", "maintenance_margin", "fees", "margin_ratio", "headroom", "shortfall", "pool_liquidation", "rules", "from", "to", "reason",
-    "decided_at_ns",
+    "decided_at_ns", "numbers",
 )
 # fmt: on
 

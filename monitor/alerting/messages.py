@@ -120,6 +120,8 @@ def headline(body: Mapping[str, Any]) -> str:
     if reason is not None:
         return f"UNKNOWN {whom}: {clean(reason)}"
     level, previous = body.get("level"), body.get("previous")
+    if body.get("kind") == "numbers":
+        return f"NUMBERS {whom}: {_word(level)}"
     again = ", known again" if body.get("previous_unknown") is not None else ""
     if _rank(level) < _rank(previous):
         return f"BETTER {whom}: {_word(level)}, was {_word(previous)}{again}"
@@ -142,7 +144,7 @@ def line(body: Mapping[str, Any]) -> str:
     if body.get("kind") == "blind":
         parts += [f"{key}={clean(body[key])}" for key in ("from", "to") if body.get(key) is not None]
     elif body.get("unknown") is None:
-        parts += _figures_in_line(body)
+        parts += _figures_in_line(body) if "equity" in body else ["numbers follow"] if "numbers" in body else []
     cause = _cause(body, Markup.TEXT, clean_only=True)
     if cause:
         parts.append(f"cause={cause}")
@@ -171,6 +173,8 @@ def render(body: Mapping[str, Any], markup: Markup = Markup.TEXT) -> Message:
     elif body.get("unknown") is not None:
         say(f"{strong}The level is not known{end}: {shown(body['unknown'])}")
         say(f"Last known level: {shown(_word(body.get('level')))}" + shown(". It must not be relied on."))
+    elif body.get("numbers") is not None and "equity" not in body:
+        say(f"{strong}{shown(_word(body.get('level')))}{end}, level before: {shown(_word(body.get('previous')))}. Its numbers follow.")
     else:
         ratio, previous = body.get("margin_ratio"), body.get("previous")
         figure = f"{strong}Margin ratio {shown(percent(ratio, up=True))}{end}" if ratio is not None else f"{strong}Equity is used up{end}"

@@ -161,6 +161,12 @@ class Notifier:
         level, unknown = int(Level.of(str(event["level"]))), event.get("unknown")
         facts = essence(event)
         names = (str(event["account"]), str(event.get("pool") or ""))
+        if event.get("kind") == "numbers":  # of a level that was told without them
+            known = self._subjects.get(key := _key(*names, "level"))
+            if known is not None and known.facts.get("rev") == event.get("rev"):
+                known.facts = {**known.facts, **facts, "id": known.facts.get("id"), "kind": "level"}
+                self._mark(key)
+            return
         where = (str(event.get("group") or ""), str(event.get("venue") or ""))
         for about, severity in (("level", level), ("unknown", int(self._policy.unknown_severity) if unknown is not None else 0)):
             key = _key(*names, about)

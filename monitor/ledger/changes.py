@@ -19,6 +19,7 @@ __all__ = [
     "DeadLetter",
     "DocumentChange",
     "Hold",
+    "Numbers",
     "Observation",
     "Suspicion",
     "TicksRead",
@@ -38,6 +39,19 @@ class Observation:
     pool: str
     level: Level
     unknown: str | None
+    at: TickPosition
+    facts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The facts of an observation that was handed over without them, because too many came at once.
+
+    They become a row of their own, unless the pool's verdict has changed again since `at`: then they are of no use.
+    """
+
+    account: str
+    pool: str
     at: TickPosition
     facts: bytes
 
@@ -110,7 +124,7 @@ class Anchor:
     hash: str
 
 
-Change = Observation | DocumentChange | Hold | DeadLetter | Blind | TicksRead | UpdatesRead | Suspicion | Anchor
+Change = Observation | Numbers | DocumentChange | Hold | DeadLetter | Blind | TicksRead | UpdatesRead | Suspicion | Anchor
 
 _OVERHEAD = 400
 
@@ -118,7 +132,7 @@ _OVERHEAD = 400
 def size_of(change: Change) -> int:
     """Roughly what a change takes in memory and in a commit, bytes."""
     match change:
-        case Observation():
+        case Observation() | Numbers():
             return _OVERHEAD + len(change.facts)
         case DocumentChange():
             return _OVERHEAD + len(change.document or b"")

@@ -16,6 +16,7 @@ from monitor.ledger.changes import (
     DeadLetter,
     DocumentChange,
     Hold,
+    Numbers,
     Observation,
     Suspicion,
     TicksRead,
@@ -26,7 +27,7 @@ from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys, level_name
 from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion, LevelRecord, account_record, level_record
 from monitor.margin.levels import Level
-from monitor.wire.events import blind_body, chain_hash, level_body
+from monitor.wire.events import blind_body, chain_hash, level_body, numbers_body
 
 __all__ = ["Committed", "Plan", "plan_commit"]
 
@@ -68,7 +69,8 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
     """The commit that these changes make of this state.
 
     An observation gives an event iff its (level, unknown) differs from the committed one, so nothing is ever written twice, whoever
-    observes it again. An observation from before the place where its pool was last decided is left out and counted.
+    observes it again. An observation from before the place where its pool was last decided is left out and counted, and so are
+    numbers of a verdict that has changed since.
 
     Args:
         stored: The stored documents of the accounts that are put on hold (their records are rewritten whole).
@@ -118,6 +120,26 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
                 levels += 1
             digest ^= level_digest(name, rev)
             plan.levels[name] = LevelRecord(change.level, change.unknown, rev, episode, at, seq)
+        elif isinstance(change, Numbers):
+            name = level_name(change.account, change.pool)
+            told = plan.levels.get(name) or state.levels.get(name) or NEVER
+            if told.at != change.at or told.unknown is not None:
+                plan.stale += 1
+                continue
+            seq += 1
+            stream_id = f"{seq}-{token}"
+            event_id = f"{partition}/{stream_id}"
+            body = numbers_body(
+                event_id=event_id,
+                account=change.account,
+                pool=change.pool,
+                level=told.level,
+                rev=told.rev,
+                at=told.at,
+                previous_hash=chain,
+                facts=change.facts,
+            )
+            chain = _append(plan, keys, stream_id, chain_hash(chain, event_id, body), body)
         elif isinstance(change, Blind):
             seq += 1
             plan.blind_rows += 1

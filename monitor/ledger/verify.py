@@ -17,7 +17,7 @@ from monitor.ledger.cursors import read_rows
 from monitor.ledger.head import FIELDS, Head
 from monitor.ledger.keys import PartitionKeys, level_name
 from monitor.ledger.records import read_level
-from monitor.wire.events import chain_hash
+from monitor.wire.events import NUMBERS, chain_hash
 from monitor.wire.rows import Row
 
 __all__ = ["OnRow", "Verification", "verify_partition"]
@@ -122,6 +122,8 @@ def _check_row(row: Row, report: Verification, pools: dict[str, dict[str, Any]],
             report.fault(f"{row.id}: its body says {body['id']}")
         if body["kind"] == "blind":
             report.blind_rows += 1
+        elif body["kind"] == NUMBERS:
+            _check_numbers(row, body, report, pools)
         else:
             _check_continuity(row, body, report, pools)
     except (KeyError, TypeError, ValueError) as error:
@@ -130,6 +132,16 @@ def _check_row(row: Row, report: Verification, pools: dict[str, dict[str, Any]],
     complaint = None if on_row is None else on_row(row, body)
     if complaint is not None:
         report.fault(f"{row.id}: {complaint}")
+
+
+def _check_numbers(row: Row, body: dict[str, Any], report: Verification, pools: dict[str, dict[str, Any]]) -> None:
+    """Numbers belong to the last row of their pool; that one may be trimmed."""
+    name = level_name(body["account"], body["pool"])
+    told = pools.get(name)
+    if told is not None and (told["rev"], told["level"]) != (body["rev"], body["level"]):
+        report.fault(
+            f"{row.id}: {name}: numbers of rev {body['rev']}, {body['level']}, but the row before is {told['rev']}, {told['level']}"
+        )
 
 
 def _check_continuity(row: Row, body: dict[str, Any], report: Verification, pools: dict[str, dict[str, Any]]) -> None:

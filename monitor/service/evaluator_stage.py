@@ -35,7 +35,7 @@ from monitor.measures import Durations
 from monitor.service.account_book import AccountBook
 from monitor.service.facts import Facts
 from monitor.service.logs import log
-from monitor.service.observing import Observer, price_inputs
+from monitor.service.observing import NUMBERS_AT_ONCE, Observer, price_inputs
 from monitor.service.price_store import PriceStore
 from monitor.wire.event_body import document_cause, tick_cause
 from monitor.wire.events import TickPosition
@@ -189,6 +189,7 @@ class EvaluatorStage:
             group.create_task(self._decide(), name="decide")
             group.create_task(self._sweep(), name="sweep")
             group.create_task(self._go_round(), name="pass")
+            group.create_task(self._observer.follow(), name="numbers")
             for number in self.committers:
                 group.create_task(self._observer.measure(number), name=f"latency:{number}")
 
@@ -196,6 +197,7 @@ class EvaluatorStage:
         """After `run` was cancelled: decides what was read already and returns when all of it is committed."""
         while not self._inbox.empty():
             await self._take(self._inbox.get_nowait())
+        await self._observer.follow_all()
         for committer in self.committers.values():
             await committer.flush()
 
@@ -377,12 +379,19 @@ class EvaluatorStage:
                     if key[2] in names:
                         del self.stale[key]
             taken = 0
-            for crossing in crossings:
+            moment = self.store.moment(batch) if len(crossings) > NUMBERS_AT_ONCE and batch.kind is not PriceKind.STALE else None
+            for index, crossing in enumerate(crossings):
                 if batch.kind is not PriceKind.STALE and crossing.tick >= taken:
                     self.store.take(batch, taken, crossing.tick + 1)
                     taken = crossing.tick + 1
                 place = TickPosition(message.epoch, message.n, crossing.tick)
-                await self._observer.observe([crossing], place, self._cause(batch, crossing.tick), received_at_ns=batch.received_at_ns)
+                await self._observer.observe(
+                    [crossing],
+                    place,
+                    self._cause(batch, crossing.tick),
+                    received_at_ns=batch.received_at_ns,
+                    moment=moment if index >= NUMBERS_AT_ONCE else None,
+                )
             if batch.kind is not PriceKind.STALE:
                 self.store.take(batch, taken)
             statistics.ticks += len(names)

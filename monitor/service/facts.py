@@ -17,7 +17,6 @@ from monitor.margin.liquidation import report
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import Prices
 from monitor.service.account_book import AccountBook
-from monitor.service.price_store import PriceStore
 from monitor.wire.event_body import level_facts
 
 __all__ = ["Facts", "facts_of"]
@@ -29,7 +28,8 @@ class Facts:
     def of(
         self,
         book: AccountBook,
-        store: PriceStore,
+        data: bytes,
+        prices: Prices,
         account: str,
         pool: str,
         level: Level,
@@ -39,13 +39,16 @@ class Facts:
         as_of: datetime,
         decided_at_ns: int,
     ) -> bytes:
-        """Facts of one pool at the prices in the store, JSON. `level`: as decided, whose threshold the shortfall is measured from."""
-        held = book.held(account, as_of)
-        margin_pool = held.pools[pool]
-        document_hash = sha256(book.data(account)).hexdigest()[:32]
-        prices = store.prices(margin_pool.account.venue)
+        """Facts of one pool, JSON.
+
+        Args:
+            data: The account's document; `prices`: of its venue. Neither need be the present ones.
+            level: As decided; the shortfall is measured from its threshold.
+        """
+        held = book.held(account, as_of) if account in book and book.data(account) is data else book.parse(data, as_of, stored=True)
+        document_hash = sha256(data).hexdigest()[:32]
         facts = facts_of(
-            margin_pool,
+            held.pools[pool],
             prices,
             level,
             thresholds,

@@ -1,6 +1,7 @@
 """From a change of verdict to an observation in the ledger's queue: when it is told, with which numbers, and how long it took.
 
 A pool that is unknown only because its first price is still on its way is not told for a while; every other change is told at once.
+When one message changes very many levels, the levels go ahead and the numbers of all but the first follow in rows of their own.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from monitor.engine.evaluator import Crossing, Evaluator
-from monitor.ledger.changes import Change, Observation
+from monitor.ledger.changes import Change, Numbers, Observation
 from monitor.ledger.committer import Committer, QueueDropped
 from monitor.ledger.keys import partition_of
 from monitor.margin.levels import Level, Thresholds
@@ -23,14 +25,35 @@ from monitor.margin.prices import PriceKind
 from monitor.measures import Durations
 from monitor.service.account_book import AccountBook
 from monitor.service.facts import Facts
-from monitor.service.price_store import PriceStore
+from monitor.service.price_store import Moment, PriceStore
 from monitor.wire.events import TickPosition
 
-__all__ = ["Observer", "RestartNeeded", "price_inputs"]
+__all__ = ["NUMBERS_AT_ONCE", "Observer", "RestartNeeded", "price_inputs"]
 
 Cause = Mapping[str, Any]
 
 PRICE_CAUSES = frozenset({"stale", *(kind.value for kind in PriceKind)})
+
+
+NUMBERS_AT_ONCE = 100
+"""So many level changes of one message carry their numbers (about 0.3 ms each). The rest are told first and worked out afterwards."""
+
+FOLLOWING_S = 0.005
+"""How long numbers that follow are worked out without a break."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """A level that was told without its numbers, and all that they are made of."""
+
+    account: str
+    pool: str
+    level: Level
+    place: TickPosition
+    cause: Cause
+    decided_at_ns: int
+    data: bytes
+    moment: Moment
 
 
 class RestartNeeded(Exception):
@@ -69,6 +92,8 @@ class Observer:
         self._unknown_after_s = unknown_after_s
         self._clock, self._wall_ns = clock, wall_ns
         self._due: dict[tuple[str, str], float] = {}
+        self._following: dict[tuple[str, str], _Following] = {}
+        self._follow_now = asyncio.Event()
         self._waiting: dict[int, list[tuple[int, int]]] = {number: [] for number in committers}
 
     async def put(self, number: int, changes: Sequence[Change]) -> None:
@@ -79,8 +104,21 @@ class Observer:
             except QueueDropped as dropped:
                 raise RestartNeeded from dropped
 
-    async def observe(self, crossings: Iterable[Crossing], place: TickPosition, cause: Cause, *, received_at_ns: int | None = None) -> None:
-        """Hands over changes of verdict. `received_at_ns`: when the tick that caused them was received, for the latency."""
+    async def observe(
+        self,
+        crossings: Iterable[Crossing],
+        place: TickPosition,
+        cause: Cause,
+        *,
+        received_at_ns: int | None = None,
+        moment: Moment | None = None,
+    ) -> None:
+        """Hands over changes of verdict.
+
+        Args:
+            received_at_ns: When the tick that caused them was received, for the latency.
+            moment: The prices of that tick: levels are told at once, their numbers follow. None: with their numbers.
+        """
         for crossing in crossings:
             account, pool = crossing.account, crossing.pool
             number = partition_of(account, self._partitions)
@@ -94,7 +132,10 @@ class Observer:
                 change = self.closing(account, pool, place, cause)
             else:
                 self._due.pop((account, pool), None)
-                change = self.observation(account, pool, crossing.after, None, place, cause)
+                if moment is None:
+                    change = self.observation(account, pool, crossing.after, None, place, cause)
+                else:
+                    change = self._level_first(account, pool, crossing.after, place, cause, moment)
             await self.put(number, [change])
             if received_at_ns is not None:
                 self._waiting[number].append((self._committers[number].accepted, received_at_ns))
@@ -117,10 +158,12 @@ class Observer:
     def observation(self, account: str, pool: str, level: Level, unknown: str | None, place: TickPosition, cause: Cause) -> Observation:
         """The verdict of a pool with its numbers, from an exact evaluation at the prices in the store."""
         self._count(account, level, "level" if unknown is None else "unknown")
+        self._following.pop((account, pool), None)
         now_ns = self._wall_ns()
         facts = self._facts.of(
             self._book,
-            self._store,
+            self._book.data(account),
+            self._store.prices(self._book.venue_and_group(account)[0]),
             account,
             pool,
             level,
@@ -135,6 +178,52 @@ class Observer:
         """A pool that is no more: healthy, without numbers."""
         self._count(account, Level.HEALTHY, "level")
         return Observation(account, pool, Level.HEALTHY, None, place, orjson.dumps({"cause": cause, "closed": True}))
+
+    def _level_first(self, account: str, pool: str, level: Level, place: TickPosition, cause: Cause, moment: Moment) -> Observation:
+        """A level without its numbers, which are put down to be worked out."""
+        self._count(account, level, "level")
+        now_ns = self._wall_ns()
+        self._following.pop((account, pool), None)
+        self._following[account, pool] = _Following(account, pool, level, place, cause, now_ns, self._book.data(account), moment)
+        self._follow_now.set()
+        venue, group = self._book.venue_and_group(account)
+        facts = {"venue": venue, "group": group or None, "cause": cause, "numbers": "follow", "decided_at_ns": now_ns}
+        return Observation(account, pool, level, None, place, orjson.dumps(facts))
+
+    async def follow(self) -> None:
+        """Works out the numbers that follow, between messages, until cancelled."""
+        while True:
+            await self._follow_now.wait()
+            try:
+                for committer in self._committers.values():  # the levels come first
+                    await committer.flush()
+            except QueueDropped as dropped:
+                raise RestartNeeded from dropped
+            await self.follow_all()
+
+    async def follow_all(self) -> None:
+        """Works out all numbers that are still to follow."""
+        until = self._clock() + FOLLOWING_S
+        while self._following:
+            f = self._following.pop(next(iter(self._following)))
+            as_of = _as_of(f.cause, f.decided_at_ns)
+            facts = self._facts.of(
+                self._book,
+                f.data,
+                f.moment.at(f.place.tick),
+                f.account,
+                f.pool,
+                f.level,
+                self._thresholds,
+                cause=f.cause,
+                as_of=as_of,
+                decided_at_ns=f.decided_at_ns,
+            )
+            await self.put(partition_of(f.account, self._partitions), [Numbers(f.account, f.pool, f.place, facts)])
+            if self._clock() >= until:
+                await asyncio.sleep(0)
+                until = self._clock() + FOLLOWING_S
+        self._follow_now.clear()
 
     async def measure(self, number: int) -> None:
         """Feeds `latency` from what is proven to be committed in one partition, until cancelled."""

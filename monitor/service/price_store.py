@@ -6,15 +6,15 @@ computed from the prices as they stood at its tick.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from decimal import Decimal
 
 from monitor.margin.numbers import exact_of_float
 from monitor.margin.prices import PriceKind, Prices
 from monitor.wire.prices import PriceBatch
 
-__all__ = ["PriceStore"]
+__all__ = ["Moment", "PriceStore"]
 
 
 class _Exact(Mapping[str, Decimal]):
@@ -36,6 +36,51 @@ class _Exact(Mapping[str, Decimal]):
 
     def __len__(self) -> int:
         return len(self._floats)
+
+
+class _Advanced(Mapping[str, float]):
+    """Prices with the first ones of a batch over them."""
+
+    __slots__ = ("_before", "_count", "_places", "_prices")
+
+    def __init__(self, before: Mapping[str, float], places: Mapping[str, int], prices: Sequence[float], count: int) -> None:
+        self._before, self._places, self._prices, self._count = before, places, prices, count
+
+    def __getitem__(self, name: str) -> float:
+        place = self._places.get(name)
+        return self._before[name] if place is None or place >= self._count else self._prices[place]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._before or self._places.get(name, self._count) < self._count  # type: ignore[call-overload]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._before
+        yield from (name for name, place in self._places.items() if place < self._count and name not in self._before)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The prices of one venue before a batch, kept, and the batch: what they were at each of its ticks can be asked later.
+
+    Attributes:
+        before: By kind. places: Of the batch's names in it.
+    """
+
+    batch: PriceBatch
+    before: Mapping[PriceKind, Mapping[str, float]]
+    places: Mapping[str, int]
+
+    def at(self, tick: int) -> Prices:
+        """Exact prices right after this tick of the batch."""
+        table = _Advanced(self.before[self.batch.kind], self.places, self.batch.prices, tick + 1)
+        return _prices_of({**self.before, self.batch.kind: table})
+
+
+def _prices_of(tables: Mapping[PriceKind, Mapping[str, float]]) -> Prices:
+    return Prices(**{field.name: _Exact(tables[PriceKind(field.name)]) for field in fields(Prices)})
 
 
 class PriceStore:
@@ -73,13 +118,20 @@ class PriceStore:
         """All numbers of a venue as exact decimals."""
         view = self._views.get(venue)
         if view is None:
-            tables = {field.name: PriceKind(field.name) for field in fields(Prices)}
-            for kind in tables.values():
-                self._prices.setdefault((venue, kind), {})
-                self._times.setdefault((venue, kind), {})
-            view = Prices(**{name: _Exact(self._prices[venue, kind]) for name, kind in tables.items()})
-            self._views[venue] = view
+            view = self._views[venue] = _prices_of(self._tables(venue))
         return view
+
+    def moment(self, batch: PriceBatch) -> Moment:
+        """The prices as they stand now, before this batch is taken."""
+        before = {kind: dict(table) for kind, table in self._tables(batch.venue).items()}
+        return Moment(batch, before, {name: place for place, name in enumerate(batch.names)})
+
+    def _tables(self, venue: str) -> dict[PriceKind, dict[str, float]]:
+        """The live tables of a venue, one for every kind that an evaluation can use."""
+        kinds = [PriceKind(field.name) for field in fields(Prices)]
+        for kind in kinds:
+            self._times.setdefault((venue, kind), {})
+        return {kind: self._prices.setdefault((venue, kind), {}) for kind in kinds}
 
     def count(self, venue: str) -> int:
         """How many names of a venue have a mark price."""

@@ -92,7 +92,7 @@ class AlertmanagerSink:
             body = read_body(row)
         except ValueError as error:
             return self.statistics.count(Refused(Reason.REJECTED, str(error)))
-        if body.get("kind") == "notice" or not is_addressed_to(body, self.name):
+        if body.get("kind") in {"notice", "numbers"} or not is_addressed_to(body, self.name):
             return Delivered()
         alerts = self._alerts(body, self._clock())
         self.statistics.entered()

@@ -16,9 +16,24 @@ import orjson
 
 from monitor.margin.levels import Level
 
-__all__ = ["HASH_LENGTH", "EventId", "TickPosition", "blind_body", "chain_hash", "genesis_hash", "level_body", "parse_event_id"]
+__all__ = [
+    "HASH_LENGTH",
+    "LEVEL",
+    "NUMBERS",
+    "EventId",
+    "TickPosition",
+    "blind_body",
+    "chain_hash",
+    "genesis_hash",
+    "level_body",
+    "numbers_body",
+    "parse_event_id",
+]
 
 HASH_LENGTH = 32
+
+LEVEL, NUMBERS = "level", "numbers"
+"""Kinds of rows about a pool."""
 
 _WORDS = tuple(level.word for level in Level)
 
@@ -96,7 +111,7 @@ def level_body(
     head = orjson.dumps(
         {
             "id": event_id,
-            "kind": "level",
+            "kind": LEVEL,
             "account": account,
             "pool": pool,
             "level": _WORDS[level],
@@ -109,6 +124,23 @@ def level_body(
             "chain": previous_hash,
         }
     )
+    return _joined(head, facts)
+
+
+def numbers_body(
+    *, event_id: str, account: str, pool: str, level: Level, rev: int, at: TickPosition, previous_hash: str, facts: bytes
+) -> bytes:
+    """The body of a row with the numbers of an earlier one: that of the same account, pool and `rev`, which said `"numbers": "follow"`.
+
+    Args:
+        level, rev, at: As in that row. facts: As in `level_body`.
+    """
+    head = {"id": event_id, "kind": NUMBERS, "account": account, "pool": pool, "level": _WORDS[level], "unknown": None}
+    return _joined(orjson.dumps({**head, "rev": rev, "at": tuple(at), "chain": previous_hash}), facts)
+
+
+def _joined(head: bytes, facts: bytes) -> bytes:
+    """Two JSON objects as one."""
     return head if facts == b"{}" else b"%b,%b" % (head[:-1], facts[1:])
 
 

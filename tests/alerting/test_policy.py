@@ -59,6 +59,21 @@ def test_a_margin_call_is_told_within_a_second() -> None:
     assert scene.titles(1) == ["MARGIN CALL acme-1 cross:USDT"]
 
 
+def test_numbers_that_follow_are_in_the_message() -> None:
+    """A level told without its numbers is not called bankrupt; its notice has them when they came in time, and says so when not."""
+    missing = dict.fromkeys(("equity", "maintenance_margin", "fees", "margin_ratio", "headroom", "positions", "cure"))
+    for came in (False, True):
+        scene = Scene()
+        bare = {key: value for key, value in event(level="margin_call").items() if key not in missing}
+        scene.notifier.observe({**bare, "numbers": "follow", "decided_at_ns": scene.now * 1_000_000}, scene.now)
+        if came:
+            scene.notifier.observe(event(seq=8, kind="numbers", level="margin_call"), scene.now)
+            scene.notifier.observe(event(seq=9, kind="numbers", level="margin_call", rev=2, margin_ratio="0.1"), scene.now)
+        (notice,) = scene.wait(SECOND)
+        assert notice.title == "MARGIN CALL acme-1 cross:USDT"
+        assert ("82.16%" in notice.text, "numbers follow" in notice.text) == (came, not came)
+
+
 def test_a_watch_must_stand_for_a_minute() -> None:
     """`for`: a level that leaves before its time is not told; one that stays is, after group_wait."""
     scene = Scene()

@@ -15,6 +15,7 @@ from monitor.ledger.changes import (
     DeadLetter,
     DocumentChange,
     Hold,
+    Numbers,
     Observation,
     Suspicion,
     TicksRead,
@@ -66,6 +67,29 @@ def test_the_same_verdict_again_is_no_row() -> None:
     plan = _apply(state, _see(Level.WATCH, n=2))
 
     assert (plan.rows, plan.unchanged) == (0, 1)
+
+
+def test_numbers_follow_their_verdict_and_no_other() -> None:
+    """Numbers become a row that names the revision they belong to; once the verdict has changed again they are left out."""
+    state = _state()
+    numbers = Numbers("a", "cross", TickPosition(1, 1, 0), b'{"equity":"5"}')
+    plan = _apply(state, _see(Level.WATCH), numbers)
+
+    first, second = _bodies(plan)
+    assert [second[key] for key in ("kind", "account", "pool", "level", "rev", "equity")] == ["numbers", "a", "cross", "watch", 1, "5"]
+    assert second["chain"] == chain_hash(first["chain"], first["id"], plan.writes[0][4])  # type: ignore[arg-type]
+    assert (state.head.seq, state.levels["a/cross"].seq) == (2, 1)
+
+    plan = _apply(state, _see(Level.MARGIN_CALL, n=2), numbers)
+    assert (plan.rows, plan.stale) == (1, 1)
+
+
+def test_numbers_of_a_pool_that_is_unknown_by_now_are_left_out() -> None:
+    """The same place, but the level cannot be claimed any more."""
+    state = _state()
+    _apply(state, _see(Level.WATCH), _see(Level.WATCH, unknown="gone"))
+
+    assert _apply(state, Numbers("a", "cross", TickPosition(1, 1, 0), b"{}")).rows == 0
 
 
 def test_healthy_is_no_row_for_a_pool_never_seen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from monitor.margin.prices import PriceKind
@@ -40,3 +41,20 @@ def test_a_message_can_be_taken_in_parts() -> None:
     assert store.price("binance_usdm", PriceKind.MARK, "ETHUSDT") is None
     store.take(BATCH, 1)
     assert store.price("binance_usdm", PriceKind.MARK, "XRPUSDT") == 0.3
+
+
+def test_a_moment_keeps_the_prices_of_each_tick() -> None:
+    """Whatever comes later, the prices right after each tick of a batch can still be asked for."""
+    store = PriceStore()
+    store.take(BATCH, 0, 2)
+    later = replace(BATCH, names=["XRPUSDT", "BTCUSDT"], prices=[0.4, 30000.0], venue_times_ms=[5, 5])
+    moment = store.moment(later)
+    store.take(later)
+    store.take(replace(later, prices=[9.0, 9.0]))
+
+    first, second = moment.at(0).mark, moment.at(1).mark
+    assert dict(first) == {"BTCUSDT": Decimal("20100.1"), "ETHUSDT": Decimal("1100.01"), "XRPUSDT": Decimal("0.4")}
+    assert dict(second) == {"BTCUSDT": Decimal(30000), "ETHUSDT": Decimal("1100.01"), "XRPUSDT": Decimal("0.4")}
+    assert "XRPUSDT" not in moment.at(-1).mark
+    assert len(moment.at(-1).mark) == 2
+    assert dict(moment.at(0).index) == {}

@@ -1,0 +1,89 @@
+"""Very many level changes in one message: every level is told at once, every number follows, and all of them can be recomputed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from monitor.feeds.simulator import Simulator
+from monitor.feeds.tape import Moment
+from monitor.ledger.connection import Endpoint, Link
+from monitor.ledger.verify import verify_partition
+from monitor.margin.levels import DEFAULT_THRESHOLDS
+from monitor.margin.prices import PriceKind
+from monitor.service.local_rig import local_rig
+from monitor.service.observing import NUMBERS_AT_ONCE
+from monitor.service.sample_book import sample_tables
+from monitor.service.tables import VenueTables
+from monitor.service.verify import recomputed
+from monitor.wire.dialects.binance import binance_usdm
+from monitor.wire.quotes import Quotes
+from monitor.wire.rows import Row
+
+PRICES = {"BTCUSDT": 30_000.0, "ETHUSDT": 1_800.0}
+ACCOUNTS = 300
+
+
+def documents() -> list[dict[str, Any]]:
+    """Longs in both instruments, whose level changes when both fall by a tenth."""
+    return [
+        {
+            "sequence": 1,
+            "account": {
+                "id": f"long-{index:03d}",
+                "venue": "binance_usdm",
+                "group": "desk",
+                "balances": [{"asset": "USDT", "wallet": f"{3000 + index / 10:.1f}"}],
+                "positions": [
+                    {"instrument": "BTCUSDT", "quantity": "0.5", "entry_price": "30000"},
+                    {"instrument": "ETHUSDT", "quantity": "8", "entry_price": "1800"},
+                ],
+            },
+        }
+        for index in range(ACCOUNTS)
+    ]
+
+
+def quotes(at_s: float, share: float) -> Moment:
+    """Both marks at once."""
+    marks = {name: f"{price * share:.2f}" for name, price in PRICES.items()}
+    return at_s, Quotes(time_ms=1_700_000_000_000 + round(at_s * 1000), numbers={PriceKind.MARK: marks})
+
+
+async def test_levels_go_ahead_and_their_numbers_follow(tmp_path: Path) -> None:
+    """A message that moves every account gives one level row each, and one row of numbers each for those past the first hundred."""
+    tables = tmp_path / "tables.json"
+    tables.write_bytes(orjson.dumps(sample_tables(PRICES)))
+    simulator = Simulator(binance_usdm(), [quotes(0.0, 1.0), quotes(0.5, 0.9), quotes(1.0, 0.9001)])
+    async with local_rig(tmp_path, simulator, documents(), tables=[tables], lossless=True) as rig:
+        await rig.caught_up()
+        assert rig.daemon.evaluator is not None
+        await rig.daemon.evaluator.observer.follow_all()
+        for committer in rig.daemon.committers.values():
+            await committer.flush()
+        bodies: list[dict[str, Any]] = []
+
+        def on_row(_row: Row, body: dict[str, Any]) -> None:
+            bodies.append(body)
+
+        report = await verify_partition(Link(Endpoint.parse(rig.server.url)), 0, on_row=on_row)
+        assert report.faults == []
+    kinds = Counter((body["kind"], body.get("numbers")) for body in bodies if body["cause"]["kind"] == "mark")
+    assert kinds == {
+        ("level", None): NUMBERS_AT_ONCE,
+        ("level", "follow"): ACCOUNTS - NUMBERS_AT_ONCE,
+        ("numbers", None): ACCOUNTS - NUMBERS_AT_ONCE,
+    }
+    known, stored = VenueTables([tables]), {body["account"]["id"]: orjson.dumps(body) for body in documents()}
+    outcomes = Counter(recomputed(body, stored[body["account"]], known, DEFAULT_THRESHOLDS) for body in bodies)
+    assert outcomes == {"recomputed": ACCOUNTS, "without numbers": ACCOUNTS - NUMBERS_AT_ONCE}
+    told = {body["account"]: body for body in bodies if body["kind"] == "level"}
+    for body in bodies:
+        if body["kind"] == "numbers":
+            level = told[body["account"]]
+            assert [body[key] for key in ("level", "rev", "at", "cause", "decided_at_ns")] == [
+                level[key] for key in ("level", "rev", "at", "cause", "decided_at_ns")
+            ]
