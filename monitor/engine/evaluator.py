@@ -98,7 +98,13 @@ class PoolView(NamedTuple):
 
 @dataclass(slots=True)
 class EngineStatistics:
-    """What the engine did since it was made. Plain integers."""
+    """What the engine did since it was made, and what it holds. Plain numbers.
+
+    Attributes:
+        rms_move: Relative move of a price per tick (root mean square over the rows of the book), as measured.
+        epsilon, epsilon_fresh: Relative width below which a band is not worth having: a pool whose bands would be narrower is kept hot.
+            Of pools whose sums follow row by row, and of those evaluated from scratch at each touch. `rms_move` times the moves allowed.
+    """
 
     messages: int = 0
     ticks: int = 0
@@ -121,6 +127,9 @@ class EngineStatistics:
     rebanded: int = 0
     band_misses: int = 0
     passes: int = 0
+    rms_move: float = 0.0
+    epsilon: float = 0.0
+    epsilon_fresh: float = 0.0
 
 
 class Evaluator:
@@ -151,8 +160,8 @@ class Evaluator:
             hot_moves_fresh: The same for pools that have to be evaluated from scratch at each touch.
             ratio_edges: Upper edges of the histogram of margin ratios that the background pass makes.
             worst: How many of the worst pools the background pass remembers.
-            keep_sources: Keep what each pool was made from, for `exact`. False: `exact` is given None and finds the pool itself by account and
-                name, which is what a million accounts need.
+            keep_sources: Keep what each pool was made from, for `exact`. False: only of pools that every tick asks it about; for the ties of
+                the others it is given None and finds the pool by account and name, which is what a million accounts need.
         """
         self.thresholds = thresholds
         self._exact = exact
@@ -171,6 +180,7 @@ class Evaluator:
         self._sides: Array = np.zeros(2 * b.BLOCK, np.float32)
         self._y_after: Array = np.zeros(1024)
         self._ladder, self._lines, self._lines32 = _ladders(thresholds)
+        self._hot_moves = hot_moves, hot_moves_fresh
         self._policy: Array = np.array([_per_moves(hot_moves), _per_moves(hot_moves_fresh), 1 / 1.5**2, 1 / 1.5**2, b.FIRST_VARIANCE])
         self._last: Array = NO_NUMBERS
         self._names: dict[tuple[str, PriceKind, str], Array] = {}
@@ -413,6 +423,7 @@ class Evaluator:
     def statistics(self) -> EngineStatistics:
         """What was done so far, and how much is held. Costs nothing that grows with the book."""
         book, tally = self._book, self._book.tally
+        rms_move = float(self._policy[loop.VARIANCE]) ** 0.5
         return EngineStatistics(
             messages=self._messages,
             ticks=int(tally[b.TICKS]),
@@ -435,6 +446,9 @@ class Evaluator:
             rebanded=int(tally[b.REBANDED]),
             band_misses=int(tally[b.BAND_MISSES]),
             passes=self._passes,
+            rms_move=rms_move,
+            epsilon=self._hot_moves[0] * rms_move,
+            epsilon_fresh=self._hot_moves[1] * rms_move,
         )
 
     # Background pass
@@ -519,16 +533,35 @@ class Evaluator:
         self._book.price[columns] = self._book.y[columns] = np.nan
 
     def warm_up(self) -> None:
-        """Compiles or loads every kernel, on a small book of its own. Until it has returned, a first message could take seconds."""
-        practice = Evaluator(self.thresholds, exact=lambda _account, _pool, _source, _prices: (Decimal(1), Decimal(0)))
-        leg = Leg(kind=PriceKind.MARK, name="x", slope=1.0, schedule=((-1.0, 0.5, 0.0, 0.0, 0.0),))
-        column = np.array([practice.column("v", PriceKind.MARK, "x")], np.int32)
-        practice.put_terms("a", [PoolTerms(name="p", venue="v", constant=0.5, legs=(leg,), source=None)])
-        for price in (1.0, 2.0, 0.5):
-            practice.apply(column, np.array([price]))
-        practice.pass_slice()
-        practice.worst(1)
-        practice.remove("a")
+        """Compiles or loads every kernel, on small books of its own. Until it has returned, a first message could take seconds."""
+        schedule = ((-1.0, 0.5, 0.0, 0.0, 0.0),)
+        legs = tuple(Leg(kind=PriceKind.MARK, name=name, slope=1.0, schedule=schedule) for name in "xy")
+        one = np.array([1.0])
+        for hot_moves in (0.0, float("inf")):  # all cold, all hot
+            practice = Evaluator(self.thresholds, exact=lambda *_: (Decimal(1), Decimal(0)), hot_moves=hot_moves)
+            columns = np.array([practice.column("v", PriceKind.MARK, leg.name) for leg in legs], np.int32)
+            many = LinearPools(
+                name="p",
+                accounts=["b"],
+                constants=one,
+                legs=np.ones(1, np.int64),
+                slopes=one,
+                columns=columns[:1],
+                schedule=np.zeros(1, np.int64),
+                schedules=[schedule],
+            )
+            practice.load(many)
+            practice.put_terms("a", [PoolTerms(name="p", venue="v", legs=legs)])
+            for price in (1.0, 2.0, 0.5):
+                practice.apply(columns, np.array([price, price]))
+            practice._rest(practice._book.pool("a", "p"))
+            practice.put_terms("c", [PoolTerms(name="p", venue="v", legs=legs, exact_only="for practice")])
+            practice.put_terms("tie", [PoolTerms(name="p", venue="v", constant=-1.0, legs=legs)])
+            practice.apply(columns, np.array([0.25, 0.75]))
+            practice.pass_slice()
+            practice.worst(1)
+            for account in "abc":
+                practice.remove(account)
 
     # Inside
 
@@ -540,7 +573,7 @@ class Evaluator:
             if start is Level.HEALTHY and not unknown:
                 return []
             return [Crossing(-1, account, terms.name, None if unknown else start, Level.HEALTHY)]
-        if self._keep_sources:
+        if self._keep_sources or record["kind"] == EXACT:
             self._sources[pool] = terms.source
         if terms.bare:
             self._bare.add(pool)

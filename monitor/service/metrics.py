@@ -81,7 +81,11 @@ CATALOGUE: dict[str, Described] = {
     "engine_exact_pools": Described("gauge", "Pools that only the exact path can evaluate."),
     "engine_band_misses_total": Described("counter", "Level changes that the background pass found and a tick had missed: must stay 0."),
     "engine_pass_seconds": Described("gauge", "Duration of the last background pass over the whole book."),
-    "engine_epsilon": Described("gauge", "Width below which a band is hot, as a relative price move.", ("kind",)),
+    "engine_epsilon": Described(
+        "gauge",
+        "Relative price move below which a pool is kept hot, chosen from measured moves: by kind, sums (updated row by row) or fresh.",
+        ("kind",),
+    ),
     "ledger_commits_total": Described("counter", "Transactions committed to the ledger."),
     "ledger_commit_seconds": Described("histogram", "Duration of one commit."),
     "ledger_settles_total": Described("counter", "Commits whose outcome had to be found out, by what it was.", ("outcome",)),

@@ -132,6 +132,8 @@ class DaemonReadings:
         yield from by_reason("updates_dropped_total", statistics.dropped, ("older", "refused", "same"))
         yield Sample("verify_mismatches_total", statistics.mismatches)
         yield Sample("engine_pass_seconds", statistics.pass_s)
+        yield Sample("engine_epsilon", counted.epsilon, ("sums",))
+        yield Sample("engine_epsilon", counted.epsilon_fresh, ("fresh",))
         yield from self._ledger_samples()
 
     def _ledger_samples(self) -> Iterable[Sample]:

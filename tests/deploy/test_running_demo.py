@@ -29,11 +29,6 @@ _DEMO_S = 60
 
 _PROCESS = ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_start_time_seconds")
 
-_NOT_EXPOSED = {
-    "margin_monitor_engine_epsilon",
-}
-"""In the catalogue and without a sample in a demo that goes well. Strike out what gets one; the list should become empty."""
-
 
 class Running(NamedTuple):
     """The demo's address and the Prometheus that scrapes it."""
@@ -94,7 +89,7 @@ def test_every_metric_has_a_sample_from_the_start(demo: Running) -> None:
     """A counter that appears with its first count has no rate for it, and a panel without a sample is empty."""
     missing = {f"margin_monitor_{name}" for name in CATALOGUE} - _exposed(demo.address)
 
-    assert missing - _NOT_EXPOSED == set()
+    assert missing == set()
 
 
 @needs("prometheus", "redis-server")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from monitor.engine import kernels
+from monitor.engine import bands, kernels, loop
 from monitor.engine.book import LinearPools
 from monitor.engine.compiled import SOURCES
 from monitor.engine.evaluator import Crossing, Evaluator
 from monitor.engine.terms import Leg, PoolTerms, Schedule
 from monitor.margin.levels import Level, Threshold, Thresholds
 from monitor.margin.prices import PriceKind, Prices
+from tests.support.band_attack import KINDS, attack
 from tests.support.exact_pools import ExactPool, evaluate_source, random_pool, random_tiers
 
 FLAT: Schedule = ((-1.0, 0.01, 0.0, 0.0, 0.0),)
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = [f"S{number}" for number in range(12)]
 
 
@@ -337,3 +342,62 @@ def test_kernels_on_disk_belong_to_these_sources() -> None:
     stamp = kernels.evaluate._cache._cache_file._source_stamp  # type: ignore[attr-defined]
 
     assert stamp[1] == SOURCES
+
+
+def compiled() -> dict[str, set[str]]:
+    """The signatures that each kernel has been compiled for in this process."""
+    found = [getattr(module, name) for module in (bands, kernels, loop) for name in dir(module)]
+    return {f"{f.__module__}.{f.__name__}": {str(s) for s in f.signatures} for f in found if hasattr(f, "signatures")}
+
+
+def busy_life() -> None:
+    """What a daemon makes the engine do: accounts come, go, are replaced and loaded in bulk; ties, withdrawn prices, gaps, passes."""
+    for kind in KINDS:
+        attack(random.Random(f"busy {kind}"), 6, kinds=(kind,))
+    for hot_moves in (0.0, 2.0, float("inf")):
+        engine, pools, marks = random_engine("busy", 40, hot_moves=hot_moves, keep_sources=False)
+        for number, pool in enumerate(pools):
+            engine.put_terms(f"a{number}", [pool])
+        for factor in (1.0001, 1.001, 1.1, 0.5, float("nan"), 2.0):
+            tick(engine, **{name: mark * factor for name, mark in marks.items()})
+            engine.pass_slice(7)
+        engine.withdraw(np.array([0, 1], np.int32))
+        while engine.statistics().passes < 3:
+            engine.pass_slice()
+        engine.gathered()
+        engine.put_terms("a1", [])
+        engine.remove("a2")
+
+
+def test_nothing_is_compiled_after_the_warm_up() -> None:
+    """After `warm_up`, in a process of its own, a busy life of the engine needs no kernel that is not there: no message waits for a compiler."""
+    code = (
+        "from tests.engine import test_mechanism as t; t.Evaluator(exact=t.no_core).warm_up(); before = t.compiled();"
+        "t.busy_life(); after = t.compiled(); print({n: s - before.get(n, set()) for n, s in after.items() if s - before.get(n, set())})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "{}"
+
+
+def test_epsilon_follows_the_measured_moves() -> None:
+    """The width below which a pool is kept hot is chosen from the moves that were seen: ten times the moves, ten times the width."""
+    found = []
+    for step in (1e-4, 1e-3):
+        rng = random.Random("epsilon")
+        engine, pools, marks = random_engine("epsilon", 20, hot_moves=5.0, hot_moves_fresh=2.0)
+        for number, pool in enumerate(pools):
+            engine.put_terms(f"a{number}", [pool])
+        for _ in range(2_000):
+            marks = {name: mark * (1 + rng.gauss(0, step)) for name, mark in marks.items()}
+            tick(engine, **marks)
+        engine.pass_slice()
+        engine.pass_slice()
+        counted = engine.statistics()
+        assert counted.epsilon == 5 * counted.rms_move
+        assert counted.epsilon_fresh == 2 * counted.rms_move
+        assert 0.5 * step < counted.rms_move < 2 * step
+        found.append(counted.epsilon)
+
+    assert 5 < found[1] / found[0] < 20

@@ -45,8 +45,10 @@ def attacked_engine() -> Evaluator:
     return engine
 
 
-def attack(rng: random.Random, pools: int, fault: Fault | None = None, kinds: tuple[str, ...] = KINDS) -> list[str]:
-    """Attacks that many pools. `fault` is applied to the engine after a pool was put; its bands are laid after that.
+def attack(
+    rng: random.Random, pools: int, fault: Fault | None = None, kinds: tuple[str, ...] = KINDS, *, enough: int | None = None
+) -> list[str]:
+    """Attacks that many pools, or until `enough` were broken. `fault` is applied to the engine after a pool was put; its bands are laid after that.
 
     Returns:
         A line for every pool whose level changed at a corner inside its bands.
@@ -71,6 +73,8 @@ def attack(rng: random.Random, pools: int, fault: Fault | None = None, kinds: tu
                 broken.append(f"{number} {kind}: {level.word} becomes {after} at { ({k: float(v) for k, v in corner.items()}) }")
                 break
         engine.remove("a")
+        if enough is not None and len(broken) >= enough:
+            break
     return broken
 
 
@@ -106,6 +110,6 @@ def corners(engine: Evaluator, rng: random.Random) -> Iterator[dict[tuple[PriceK
 
 
 if __name__ == "__main__":
-    found = attack(random.Random(int(sys.argv[2])), int(sys.argv[1]))
+    found = attack(random.Random(int(sys.argv[2])), int(sys.argv[1]), enough=3)
     print(json.dumps({"pools": int(sys.argv[1]), "broken": len(found), "first": found[:3]}))
     sys.exit(1 if found else 0)
