@@ -73,18 +73,25 @@ def test_cube_root() -> None:
 MUTANTS = {
     "collateral slope without the weight of debts": ("w_equity = max(w_equity, debt)", "w_equity = w_equity", 3000),
     "no slope of requirements in the index price": ("gu = price * (cu * size + bu * asset.ask * margin)", "gu = price * cu * size", 3000),
-    "slopes at the centre": ("top = n * (1.0 + reach)", "top = n", 3000),
-    "slopes of amounts at the centre": ("if amount - reach < 0.0:", "if amount < 0.0:", 3000),
-    "long always safe upwards": ("OPEN if au * S >= bu * whole else 0.0", "OPEN if S > 0.0 else 0.0", 1500),
+    "slopes at the centre": ("s.rate if top <= s.upto else s.beyond", "s.rate if top >= 0.0 else s.beyond", 3000),
+    "slopes of amounts at the centre": ("if amount - D * R < 0.0:", "if amount < 0.0:", 3000),
+    "long always safe upwards": ("rise_open = (au * S >= bu * whole)", "rise_open = (S > 0.0)", 1500),
     "leave threshold forgotten": ("if lines[2, level] != 0.0:", "if level < 0:", 500),
     "no clip at whole-position tiers": (
-        "if s.jumps > allowed:\n                    whole",
-        "if s.jumps > 1e300:\n                    whole",
+        "if s.jumps > allowed:\n                whole",
+        "if s.jumps > 1e300:\n                whole",
         3000,
     ),
     "a band 1 % too wide": ("SHARE: Final = 0.999", "SHARE: Final = 1.012", 1500),
     "half of the collateral slope": ("(1.0 + R) * (cu * abs(S)", "(1.0 + R) * (0.5 * cu * abs(S)", 2000),
 }
+
+
+def test_mutants_are_of_this_source() -> None:
+    """Every line that a mutant changes is there, so that none of them passes for found because it changes nothing."""
+    text = (ROOT / "monitor" / "engine" / "bands.py").read_text()
+
+    assert {name: text.count(old) for name, (old, _, _) in MUTANTS.items()} == dict.fromkeys(MUTANTS, 1)
 
 
 @pytest.mark.slow
