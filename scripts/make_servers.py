@@ -65,6 +65,7 @@ SERVERS = (
         without="the tests of alert routes and of Alertmanager are left out",
         self_contained=True,
     ),
+    Server(command="chromium", package="chromium", without="the tests of the live page in a browser are left out"),
 )
 
 
@@ -106,7 +107,8 @@ def _obtain(server: Server) -> str | None:
 
 
 def _unpacked_programs(command: str) -> Iterator[Path]:
-    for folder in ("usr/bin", "usr/sbin", "bin", "sbin"):
+    # Chromium's starter in usr/bin names the program by its installed place: the program itself is taken.
+    for folder in (f"usr/lib/{command}", "usr/bin", "usr/sbin", "bin", "sbin"):
         program = debian.UNPACKED / folder / command
         if program.exists():  # not resolved: redis-server is a link, and the program goes by the name it is called
             yield program

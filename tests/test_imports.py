@@ -17,14 +17,15 @@ __all__: list[str] = []
 
 _ROOT = Path(__file__).resolve().parents[1]
 
-# Part -> the parts it may import beside itself. `service` -> feeds, ledger, sinks -> wire, alerting, engine -> margin.
+# Part -> the parts it may import beside itself. `service` -> page, feeds, ledger, sinks -> wire, alerting, engine -> margin.
 _INNER = {"margin": set[str](), "engine": {"margin"}, "alerting": {"margin"}, "wire": {"margin"}}
 _PURE = frozenset(_INNER)
 _SHELLS = frozenset({"feeds", "ledger", "sinks"})
 _MAY_IMPORT: dict[str, set[str]] = {
     **_INNER,
     **{shell: set(_PURE) for shell in _SHELLS},
-    "service": {*_PURE, *_SHELLS},
+    "page": {"margin", "wire"},
+    "service": {*_PURE, *_SHELLS, "page"},
 }
 
 # Modules at the top of the package that every part may import. They import nothing of the package but each other.
