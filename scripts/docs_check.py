@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from pathlib import Path
 __all__ = ["Block", "blocks_of", "broken_links", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
-_PAGE_TIMEOUT_S = 600
+_PAGE_TIMEOUT_S = 300
 _UNTIL_TIMEOUT_S = 90
 _MARK = re.compile(r"<!-- docs-check: (?P<what>.+?) -->")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)|!\[[^\]]*\]\((?P<image>[^)\s]+)\)")
@@ -90,7 +91,7 @@ def blocks_of(text: str) -> Iterator[Block]:
                 collected.append(line)
                 continue
             if start:
-                yield _block(start, "\n".join(collected) + "\n", mark)
+                yield _block(start, textwrap.dedent("\n".join(collected)) + "\n", mark)  # as a reader gets it who copies from the page
             elif mark:
                 raise ValueError(f"{mark_line}: a mark before what is no command block")
             fence, mark, collected, start = "", "", [], 0
@@ -251,4 +252,5 @@ def _tail(output: str | None) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a page has started is ended all the same
     sys.exit(main(sys.argv[1:]))
