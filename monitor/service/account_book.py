@@ -39,6 +39,7 @@ class AccountBook:
         self._bytes: dict[str, bytes] = {}
         self._parsed: OrderedDict[str, Held] = OrderedDict()
         self._venue_and_group: dict[str, tuple[str, str]] = {}
+        self._shared: dict[tuple[str, str], tuple[str, str]] = {}
         self._currencies: dict[tuple[str, str], str] = {}  # of pools that are not in a currency at par with USD
 
     def __len__(self) -> int:
@@ -69,12 +70,20 @@ class AccountBook:
         account = held.document.account
         assert account is not None
         self._bytes[account.id] = data
-        self._venue_and_group[account.id] = (sys.intern(account.venue), sys.intern(account.group or ""))
+        where = (account.venue, account.group or "")
+        self._venue_and_group[account.id] = self._shared.setdefault(where, where)
         self._forget_currencies(account.id)
         for name, pool in held.pools.items():
             if pool.currency not in AT_PAR:
                 self._currencies[account.id, name] = sys.intern(pool.currency)
         self._remember(account.id, held)
+
+    def keep_plain(self, account_id: str, data: bytes, venue: str, group: str, pool: str, currency: str) -> None:
+        """Takes the document of a new account with one pool, without parsing it."""
+        self._bytes[account_id] = data
+        self._venue_and_group[account_id] = self._shared.setdefault((venue, group), (venue, group))
+        if currency not in AT_PAR:
+            self._currencies[account_id, pool] = sys.intern(currency)
 
     def currency(self, account_id: str, pool: str) -> str | None:
         """Currency of a pool, without parsing its account; None for one at par with USD."""

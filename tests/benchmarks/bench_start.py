@@ -1,0 +1,169 @@
+"""How long a start takes with accounts already in Redis: `PYTHONPATH=. python tests/benchmarks/bench_start.py [--accounts 100000]`.
+
+A redis-server of its own with the ledger's settings is filled with accounts of ten positions over 400 instruments and with the last
+prices of a venue; then a new process takes the partition over. Seconds from the start of the process's daemon to ready, and its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from monitor.feeds.market import sample_symbols
+from monitor.ledger.changes import DocumentChange
+from monitor.ledger.connection import Endpoint, Link
+from monitor.ledger.identity import identify
+from monitor.ledger.keys import marks_key
+from monitor.ledger.partition import Partition
+from monitor.ledger.server import EmbeddedServer
+from monitor.service.logs import configure_logs
+from monitor.service.progress import Progress
+from monitor.service.sample_book import sample_tables
+from monitor.service.settings import load_settings
+from monitor.service.wiring import Daemon
+
+POSITIONS = 10
+
+
+def documents(count: int) -> Iterator[tuple[str, bytes]]:
+    """Documents of ten positions each; instruments by Zipf popularity, sizes log-normal, one account in a hundred near a threshold."""
+    prices = sample_symbols(400)
+    names, marks = list(prices), np.array(list(prices.values()))
+    rng = np.random.default_rng(7)
+    log_popularity = -np.log(np.arange(1, len(names) + 1))
+    for first in range(0, count, 5000):
+        size = min(5000, count - first)
+        chosen = np.argpartition(-(log_popularity + rng.gumbel(size=(size, len(names)))), POSITIONS, axis=1)[:, :POSITIONS]
+        notional = np.exp(rng.normal(np.log(5_000), 1.5, (size, POSITIONS)))
+        entry = marks[chosen] * np.exp(rng.normal(0, 0.05, (size, POSITIONS)))
+        quantity = rng.choice([-1.0, 1.0], (size, POSITIONS)) * notional / marks[chosen]
+        gain = (quantity * (marks[chosen] - entry)).sum(axis=1)
+        ratio = np.exp(rng.uniform(np.log(0.01), np.log(0.6), size))
+        near = rng.random(size) < 0.01
+        ratio[near] = 0.8 * rng.uniform(0.95, 1.05, near.sum())
+        wallet = notional.sum(axis=1) * 0.01 / ratio - gain
+        for row, (instruments, units, paid, cash) in enumerate(
+            zip(chosen.tolist(), quantity.tolist(), entry.tolist(), wallet.tolist(), strict=True), start=first
+        ):
+            positions = ",".join(
+                f'{{"instrument":"{names[s]}","quantity":"{q:.6f}","entry_price":"{e:.8f}"}}'
+                for s, q, e in zip(instruments, units, paid, strict=True)
+            )
+            account = f"acct-{row:07d}"
+            yield (
+                account,
+                f'{{"version":1,"sequence":1,"account":{{"id":"{account}","venue":"binance_usdm","group":"desk-{row % 4}",'
+                f'"balances":[{{"asset":"USDT","wallet":"{cash:.4f}"}}],"positions":[{positions}]}}}}'.encode(),
+            )
+
+
+async def fill(url: str, count: int) -> None:
+    """Writes the accounts as the ledger does, and a price of every instrument."""
+    partition = Partition(Link(Endpoint.parse(url)), 0, holder="bench", ledger=await identify_ledger(url), partitions=1)
+    await partition.lead(60.0)
+    await partition.load(lambda _account, _document, _hold: None)
+    batch: list[DocumentChange] = []
+    for account, document in documents(count):
+        batch.append(DocumentChange(account, 0, 1, document))
+        if len(batch) == 2000:
+            await partition.commit(batch)
+            batch = []
+    if batch:
+        await partition.commit(batch)
+    await partition.release()
+    wire = await Link(Endpoint.parse(url)).open()
+    now_ms = time.time_ns() // 1_000_000
+    pairs = [part for name, price in sample_symbols(400).items() for part in (f"mark:{name}", f"{price!r}|{now_ms}|{now_ms * 1_000_000}")]
+    await wire.call("HSET", marks_key("binance_usdm"), *pairs, timeout_s=10.0)
+    wire.close()
+
+
+async def identify_ledger(url: str) -> str:
+    """The ledger's name, made when the database is empty."""
+    return await identify(Link(Endpoint.parse(url)), 1)
+
+
+async def start(folder: Path, url: str) -> None:
+    """Runs the evaluator of a new process until it is ready, and prints what it took."""
+    configure_logs(form="text", level="warning")
+    settings = load_settings(
+        None,
+        environment={},
+        overrides={
+            "ledger.url": url,
+            "ledger.data_dir": str(folder / "data"),
+            "evaluator.tables": [str(folder / "tables.json")],
+            "http.enabled": False,
+            "sinks.console.enabled": False,
+            "feeds.venues": ["binance_usdm"],
+        },
+    )
+    daemon = Daemon(settings, stages=("evaluator",), on_loading=Progress())
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(daemon.run())
+        await daemon.ready.wait()
+        took = time.perf_counter() - began
+        evaluator = daemon.evaluator
+        assert evaluator is not None
+        statistics, counts = evaluator.engine.statistics(), evaluator.engine.counts()
+        print(
+            orjson.dumps(
+                {
+                    "accounts": statistics.accounts,
+                    "positions": statistics.legs,
+                    "ready_s": round(took, 2),
+                    "rss_mb": round(_resident_mb()),
+                    "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                    "levels": {"unknown" if level is None else level.word: count for level, count in counts.items()},
+                }
+            ).decode()
+        )
+        daemon.stop()
+
+
+def _resident_mb() -> float:
+    """Memory of this process now."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 2**20
+
+
+async def main(accounts: int, *, profile: bool) -> None:
+    """Fills a Redis, then starts a process beside it."""
+    with tempfile.TemporaryDirectory(prefix="margin-monitor-bench-") as name:
+        folder = Path(name)
+        (folder / "tables.json").write_bytes(orjson.dumps(sample_tables(sample_symbols(400))))
+        async with EmbeddedServer(folder / "redis") as server:
+            began = time.perf_counter()
+            await fill(server.url, accounts)
+            print(f"{accounts} accounts written in {time.perf_counter() - began:.1f} s")
+            for _ in range(1 if profile else 2):
+                command = [sys.executable, __file__, "--start", name, server.url, *(["--profile"] if profile else [])]
+                await asyncio.to_thread(subprocess.run, command, check=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--accounts", type=int, default=100_000)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--start", nargs=2, metavar=("FOLDER", "URL"), help="used by itself")
+    options = parser.parse_args()
+    if options.start is None:
+        asyncio.run(main(options.accounts, profile=options.profile))
+    elif options.profile:
+        with cProfile.Profile() as found:
+            asyncio.run(start(Path(options.start[0]), options.start[1]))
+        pstats.Stats(found).sort_stats("tottime").print_stats(30)
+    else:
+        asyncio.run(start(Path(options.start[0]), options.start[1]))
