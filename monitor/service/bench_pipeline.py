@@ -1,8 +1,8 @@
 """`margin-monitor bench pipeline`: from a WebSocket frame received to the event in Redis, through the whole daemon.
 
-A seeded market over the venue's protocol, a seeded book, a Redis of its own with the ledger's settings. Latency is wall time
-from the moment the frame was read to the moment its event's transaction was answered; memory is this whole process: daemon,
-simulated venue and all.
+A seeded market over the venue's protocol, a seeded book of ten positions an account, a Redis of its own with the ledger's settings.
+Latency is wall time from the moment the frame was read to the moment its event's transaction was answered; memory is this whole
+process: daemon, simulated venue and all.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import orjson
 from monitor.errors import ConfigError
 from monitor.feeds.market import MarketShape, market, sample_symbols
 from monitor.feeds.simulator import Simulator
+from monitor.service.bench_book import bench_documents
 from monitor.service.commands import run_until_signal
 from monitor.service.local_rig import local_rig
 from monitor.service.logs import configure_logs
 from monitor.service.progress import Progress
-from monitor.service.sample_book import sample_documents, sample_tables
+from monitor.service.sample_book import sample_tables
 from monitor.wire.dialects.binance import binance_usdm
 
 __all__ = ["pipeline_command"]
@@ -68,8 +69,8 @@ async def _run(accounts: int, symbols: int, rate: float, step_bp: float, seconds
         tables = folder / "tables.json"
         tables.write_bytes(orjson.dumps(sample_tables(prices)))
         started = time.monotonic()
-        documents = sample_documents(accounts, prices)
-        async with local_rig(folder, simulator, documents, tables=[tables], on_loading=Progress()) as rig:
+        stored = bench_documents(accounts, prices)
+        async with local_rig(folder, simulator, (), stored=stored, tables=[tables], on_loading=Progress()) as rig:
             ready_s = time.monotonic() - started
             evaluator, committer = rig.daemon.evaluator, rig.daemon.committers[0]
             assert evaluator is not None

@@ -37,6 +37,8 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", help="The TOML fi
 Files = Annotated[list[Path], typer.Argument(help="x.json one document, x.jsonl one a line, x.csv the template; - reads JSON lines.")]
 Wait = Annotated[float, typer.Option("--wait", help="Give up after so many seconds.")]
 LedgerUrl = Annotated[str | None, typer.Option("--ledger-url", help="Overrides ledger.url.")]
+DeadLetterName = Annotated[str, typer.Argument(metavar="ID", help="As dead list prints it.")]
+DeadLetterNames = Annotated[list[str], typer.Argument(metavar="ID...", help="As dead list prints them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -220,6 +222,53 @@ def accounts_remove(accounts: list[str], config: Config = None, ledger_url: Ledg
     raise typer.Exit(remove_command(_settings(config, ledger_url=ledger_url), accounts, wait_s=wait))
 
 
+@dead_app.command("list")
+def dead_list(
+    source: Annotated[str | None, typer.Option("--source", help="Only these: updates, notice, or the name of a sink.")] = None,
+    config: Config = None,
+    ledger_url: LedgerUrl = None,
+    wait: Wait = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """List what could not be used: where it came from, why, and how it begins."""
+    from monitor.service.dead_commands import list_command
+
+    raise typer.Exit(list_command(_settings(config, ledger_url=ledger_url), source=source, wait_s=wait, as_json=as_json))
+
+
+@dead_app.command("show")
+def dead_show(name: DeadLetterName, config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0) -> None:
+    """Print one dead letter whole."""
+    from monitor.service.dead_commands import show_command
+
+    raise typer.Exit(show_command(_settings(config, ledger_url=ledger_url), name, wait_s=wait))
+
+
+@dead_app.command("retry")
+def dead_retry(names: DeadLetterNames, config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0) -> None:
+    """Try again: an update is put back on the update stream, an event is given to its sink once more, with the same id."""
+    from monitor.service.dead_commands import retry_command
+
+    raise typer.Exit(retry_command(_settings(config, ledger_url=ledger_url), names, wait_s=wait))
+
+
+@dead_app.command("drop")
+def dead_drop(
+    names: DeadLetterNames,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: Config = None,
+    ledger_url: LedgerUrl = None,
+    wait: Wait = 30.0,
+) -> None:
+    """Forget dead letters."""
+    from monitor.service.dead_commands import drop_command
+
+    def is_sure(count: int) -> bool:
+        return yes or typer.confirm(f"Drop {count} dead letters for good?")
+
+    raise typer.Exit(drop_command(_settings(config, ledger_url=ledger_url), names, wait_s=wait, is_sure=is_sure))
+
+
 @app.command()
 def doctor(config: Config = None, within: Annotated[float, typer.Option("--within", help="Seconds a venue.")] = 20.0) -> None:
     """Look at Redis and at each configured venue: what works, what does not, what to do."""
@@ -260,7 +309,7 @@ def bench_engine(
 def bench_pipeline(
     accounts: Annotated[int, typer.Option("--accounts")] = 10_000,
     symbols: Annotated[int, typer.Option("--symbols")] = 400,
-    rate: Annotated[float, typer.Option("--rate", help="Messages a second, each with every symbol.")] = 1.0,
+    rate: Annotated[float, typer.Option("--rate", help="Messages a second, each with every symbol.")] = 10.0,
     step_bp: Annotated[float, typer.Option("--step-bp", help="Standard deviation of a price per message, basis points.")] = 1.5,
     seconds: Annotated[float, typer.Option("--seconds")] = 30.0,
     as_json: AsJson = False,

@@ -14,7 +14,8 @@ from monitor.feeds.simulator import Simulator
 from monitor.ledger.connection import Endpoint, Link
 from monitor.ledger.server import EmbeddedServer
 from monitor.ledger.updates import UpdatesProducer
-from monitor.service.evaluator_stage import Loading
+from monitor.service.bench_book import fill_ledger
+from monitor.service.loading import Loading
 from monitor.service.settings import load_settings
 from monitor.service.wiring import Daemon
 from monitor.sinks.base import Sink
@@ -64,6 +65,7 @@ async def local_rig(
     overrides: Mapping[str, Any] | None = None,
     sinks: Sequence[Sink] = (),
     on_loading: Loading = lambda _what, _done, _total: None,
+    stored: Iterable[tuple[str, bytes]] = (),
 ) -> AsyncIterator[LocalRig]:
     """Runs everything inside a with block; all of it is stopped, in order, at the end.
 
@@ -72,9 +74,12 @@ async def local_rig(
         documents: Portfolio documents with sequences.
         lossless: Every price is decided, however fast the tape: the socket waits. Nothing goes stale, since a tape's time is not ours.
         overrides: Settings beside those that the rig needs.
+        stored: (account, document) that stand in the ledger before the daemon starts; beside no other `documents`.
     """
     venue = simulator.dialect.venue
     async with EmbeddedServer(folder / "redis") as server, simulator.running():
+        if stored:
+            await fill_ledger(server.url, stored)
         producer = UpdatesProducer(lambda _partition: Link(Endpoint.parse(server.url)), 1)
         try:
             pairs = [(document["account"]["id"], orjson.dumps(document)) for document in documents]

@@ -15,84 +15,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from monitor.feeds.market import sample_symbols
-from monitor.ledger.changes import DocumentChange
 from monitor.ledger.connection import Endpoint, Link
-from monitor.ledger.identity import identify
 from monitor.ledger.keys import marks_key
-from monitor.ledger.partition import Partition
 from monitor.ledger.server import EmbeddedServer
+from monitor.service.bench_book import bench_documents, fill_ledger
 from monitor.service.logs import configure_logs
 from monitor.service.progress import Progress
 from monitor.service.sample_book import sample_tables
 from monitor.service.settings import load_settings
 from monitor.service.wiring import Daemon
 
-POSITIONS = 10
-
-
-def documents(count: int) -> Iterator[tuple[str, bytes]]:
-    """Documents of ten positions each; instruments by Zipf popularity, sizes log-normal, one account in a hundred near a threshold."""
-    prices = sample_symbols(400)
-    names, marks = list(prices), np.array(list(prices.values()))
-    rng = np.random.default_rng(7)
-    log_popularity = -np.log(np.arange(1, len(names) + 1))
-    for first in range(0, count, 5000):
-        size = min(5000, count - first)
-        chosen = np.argpartition(-(log_popularity + rng.gumbel(size=(size, len(names)))), POSITIONS, axis=1)[:, :POSITIONS]
-        notional = np.exp(rng.normal(np.log(5_000), 1.5, (size, POSITIONS)))
-        entry = marks[chosen] * np.exp(rng.normal(0, 0.05, (size, POSITIONS)))
-        quantity = rng.choice([-1.0, 1.0], (size, POSITIONS)) * notional / marks[chosen]
-        gain = (quantity * (marks[chosen] - entry)).sum(axis=1)
-        ratio = np.exp(rng.uniform(np.log(0.01), np.log(0.6), size))
-        near = rng.random(size) < 0.01
-        ratio[near] = 0.8 * rng.uniform(0.95, 1.05, near.sum())
-        wallet = notional.sum(axis=1) * 0.01 / ratio - gain
-        for row, (instruments, units, paid, cash) in enumerate(
-            zip(chosen.tolist(), quantity.tolist(), entry.tolist(), wallet.tolist(), strict=True), start=first
-        ):
-            positions = ",".join(
-                f'{{"instrument":"{names[s]}","quantity":"{q:.6f}","entry_price":"{e:.8f}"}}'
-                for s, q, e in zip(instruments, units, paid, strict=True)
-            )
-            account = f"acct-{row:07d}"
-            yield (
-                account,
-                f'{{"version":1,"sequence":1,"account":{{"id":"{account}","venue":"binance_usdm","group":"desk-{row % 4}",'
-                f'"balances":[{{"asset":"USDT","wallet":"{cash:.4f}"}}],"positions":[{positions}]}}}}'.encode(),
-            )
-
 
 async def fill(url: str, count: int) -> None:
-    """Writes the accounts as the ledger does, and a price of every instrument."""
-    partition = Partition(Link(Endpoint.parse(url)), 0, holder="bench", ledger=await identify_ledger(url), partitions=1)
-    await partition.lead(60.0)
-    await partition.load(lambda _account, _document, _hold: None)
-    batch: list[DocumentChange] = []
-    for account, document in documents(count):
-        batch.append(DocumentChange(account, 0, 1, document))
-        if len(batch) == 2000:
-            await partition.commit(batch)
-            batch = []
-    if batch:
-        await partition.commit(batch)
-    await partition.release()
+    """Writes the accounts, and a price of every instrument."""
+    prices = sample_symbols(400)
+    await fill_ledger(url, bench_documents(count, prices))
     wire = await Link(Endpoint.parse(url)).open()
     now_ms = time.time_ns() // 1_000_000
-    pairs = [part for name, price in sample_symbols(400).items() for part in (f"mark:{name}", f"{price!r}|{now_ms}|{now_ms * 1_000_000}")]
+    pairs = [part for name, price in prices.items() for part in (f"mark:{name}", f"{price!r}|{now_ms}|{now_ms * 1_000_000}")]
     await wire.call("HSET", marks_key("binance_usdm"), *pairs, timeout_s=10.0)
     wire.close()
-
-
-async def identify_ledger(url: str) -> str:
-    """The ledger's name, made when the database is empty."""
-    return await identify(Link(Endpoint.parse(url)), 1)
 
 
 async def start(folder: Path, url: str) -> None:
