@@ -15,6 +15,7 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -44,6 +45,7 @@ from monitor.service.tables import VenueTables  # noqa: E402
 from monitor.wire.event_body import tick_cause  # noqa: E402
 from monitor.wire.events import TickPosition, blind_body, level_body  # noqa: E402
 from monitor.wire.prices import PriceBatch  # noqa: E402
+from monitor.wire.suspicion import suspicions  # noqa: E402
 
 __all__ = ["BLIND_FIELDS", "EVENT_FIELDS", "FOLDER", "PAGES", "field_paths", "sample_blind", "sample_event"]
 
@@ -212,11 +214,23 @@ EVENT_FIELDS: Mapping[str, str] = {
     "cause.price": "the price as the venue sent it",
     "cause.venue_time_ms": "the venue's own time of it, ms since 1970; 0 where it sends none",
     "cause.received_at_ns": "when it was received, ns since 1970",
+    "cause.suspicious": "why to doubt the price, which counts all the same; left out for an ordinary one",
+    "cause.suspicious.reason": (
+        "`jump` (more than 10% from the number before), `against_index` (5% off the venue's index), `venue_deviation` (3% off the median "
+        "of the other venues), `single_source` (strange, and too few venues to compare)"
+    ),
+    "cause.suspicious.reference": "what it was compared with",
+    "cause.suspicious.deviation": "price / reference - 1",
     "equity": "what the pool is worth",
     "maintenance_margin": "what it must hold",
     "fees": "fees of closing that the venue counts",
     "margin_ratio": "(maintenance margin + fees) / equity; 1 is liquidation; null at or below zero equity",
     "headroom": "equity - maintenance margin - fees",
+    "level_at_median": (
+        "the level, by enter thresholds alone, with each price replaced by the median of at least two other venues' prices for the same "
+        "asset; null where no price has one"
+    ),
+    "margin_ratio_at_median": "the margin ratio there",
     "shortfall": "equity that is missing to leave the level",
     "positions": "each position of the pool",
     "positions.instrument": "as the venue spells it",
@@ -246,6 +260,7 @@ EVENT_FIELDS: Mapping[str, str] = {
     "inputs.document_hash": "first 128 bits of the SHA-256 of the account's document",
     "inputs.as_of": "the moment that is described",
     "inputs.prices": "every price used: kind, name, exact decimal",
+    "inputs.medians": "the medians used for `level_at_median`, likewise; left out where there are none",
     "decided_at_ns": "when it was decided, ns since 1970",
 }
 
@@ -286,15 +301,17 @@ def sample_event() -> dict[str, Any]:
         received_at_ns=received_at_ns,
     )
     store.take(batch)
+    strange = suspicions(59_790.5, previous=59_810.0, peers=[61_940.0, 61_960.0])
     facts = facts_of(
         held.pools["cross:USDT"],
         store.prices("binance_usdm"),
         Level.MARGIN_CALL,
         Settings().levels.thresholds(),
-        cause=tick_cause(PriceKind.MARK, "BTCUSDT", 59_790.5, now_ms, received_at_ns),
+        cause=tick_cause(PriceKind.MARK, "BTCUSDT", 59_790.5, now_ms, received_at_ns, strange),
         document_hash=sha256(data).hexdigest()[:32],
         as_of=now,
         decided_at_ns=received_at_ns + 1_500_000,
+        medians={"mark": {"BTCUSDT": Decimal(61_950)}},
     )
     body = level_body(
         event_id="0/41-3",
@@ -331,7 +348,7 @@ def sample_blind() -> dict[str, Any]:
 
 def field_paths(node: Any, prefix: str = "") -> Iterator[str]:
     """Dotted paths of all fields of a JSON value, those of a list's members under the list; prices by name are not fields."""
-    if isinstance(node, dict) and prefix != "inputs.prices.":
+    if isinstance(node, dict) and prefix not in {"inputs.prices.", "inputs.medians."}:
         for key, value in node.items():
             yield prefix + key
             yield from field_paths(value, f"{prefix}{key}.")

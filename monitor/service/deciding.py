@@ -35,6 +35,7 @@ from monitor.service.price_store import PriceStore
 from monitor.wire.event_body import document_cause, tick_cause
 from monitor.wire.events import TickPosition
 from monitor.wire.prices import PriceBatch, decode_batch
+from monitor.wire.suspicion import SuspicionWatch
 
 __all__ = ["Decider", "EvaluatorStatistics", "after"]
 
@@ -77,6 +78,7 @@ class Decider:
 
     Attributes:
         stale: Prices that must not be used, and when that was told. holds: accounts that are unknown until a new document comes, and why.
+        watch: Compares the prices of all venues.
         wanted: Prices that the accounts need. It only grows: what is not held any more is still read until the next start.
     """
 
@@ -95,6 +97,7 @@ class Decider:
         self.committers = committers
         self.book = book
         self.store = PriceStore()
+        self.watch = SuspicionWatch()
         self.engine = Evaluator(thresholds, exact=self._exact, keep_sources=False)
         self.statistics = EvaluatorStatistics()
         self.stale: dict[tuple[str, PriceKind, str], int] = {}
@@ -108,6 +111,7 @@ class Decider:
             self.store,
             facts,
             thresholds,
+            watch=self.watch,
             unknown_after_s=unknown_after_s,
             clock=clock,
             wall_ns=wall_ns,
@@ -164,6 +168,7 @@ class Decider:
                 )
             if batch.kind is not PriceKind.STALE:
                 self.store.take(batch, taken)
+                self.watch.take(batch)
             statistics.ticks += len(names)
         statistics.messages += 1
         statistics.position = TickCursor(message.id, message.epoch, message.n)
@@ -174,7 +179,14 @@ class Decider:
     def _cause(self, batch: PriceBatch, tick: int) -> dict[str, Any]:
         if batch.kind is PriceKind.STALE:
             return {"kind": "stale", "instrument": batch.names[tick].partition(":")[2], "received_at_ns": batch.received_at_ns}
-        return tick_cause(batch.kind, batch.names[tick], batch.prices[tick], batch.venue_times_ms[tick], batch.received_at_ns)
+        return tick_cause(
+            batch.kind,
+            batch.names[tick],
+            batch.prices[tick],
+            batch.venue_times_ms[tick],
+            batch.received_at_ns,
+            self.watch.look(batch, tick),
+        )
 
     def price_only(self, batch: PriceBatch) -> None:
         """Prices from before the cursor: nothing to decide by them."""
@@ -182,6 +194,7 @@ class Decider:
             self._apply_stale(batch)
             return
         self.store.take(batch)
+        self.watch.take(batch)
         columns = np.array([self.engine.column(batch.venue, batch.kind, name) for name in batch.names], np.int32)
         self.engine.run(columns, np.array(batch.prices))
 

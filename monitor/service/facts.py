@@ -5,19 +5,23 @@ One place builds them, so that `verify` recomputes an event by the very same pat
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 import orjson
 
+from monitor.margin.health import evaluate
 from monitor.margin.levels import Level, Thresholds
 from monitor.margin.liquidation import report
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import Prices
 from monitor.service.account_book import AccountBook
-from monitor.wire.event_body import level_facts
+from monitor.wire.event_body import level_facts, prices_used
+from monitor.wire.suspicion import Medians, SuspicionWatch
 
 __all__ = ["Facts", "facts_of"]
 
@@ -38,17 +42,20 @@ class Facts:
         cause: Mapping[str, Any],
         as_of: datetime,
         decided_at_ns: int,
+        watch: SuspicionWatch,
     ) -> bytes:
         """Facts of one pool, JSON.
 
         Args:
             data: The account's document; `prices`: of its venue. Neither need be the present ones.
             level: As decided; the shortfall is measured from its threshold.
+            watch: Knows the prices of the other venues.
         """
         held = book.held(account, as_of) if account in book and book.data(account) is data else book.parse(data, as_of, stored=True)
         document_hash = sha256(data).hexdigest()[:32]
+        cut = held.pools[pool]
         facts = facts_of(
-            held.pools[pool],
+            cut,
             prices,
             level,
             thresholds,
@@ -56,6 +63,7 @@ class Facts:
             document_hash=document_hash,
             as_of=as_of,
             decided_at_ns=decided_at_ns,
+            medians=watch.medians(cut.account.venue, prices_used(cut, prices), decided_at_ns // 1_000_000),
         )
         return orjson.dumps(facts)
 
@@ -70,8 +78,13 @@ def facts_of(
     document_hash: str,
     as_of: datetime,
     decided_at_ns: int,
+    medians: Medians,
 ) -> dict[str, Any]:
-    """The facts of a pool at these prices, as plain values."""
+    """The facts of a pool at these prices, as plain values; and its level, by enter thresholds alone, at the medians of other venues."""
+    at_median = None
+    if medians:
+        over = {kind: ChainMap({**table}, getattr(prices, kind)) for kind, table in medians.items()}
+        at_median = evaluate(pool, replace(prices, **over), as_of, thresholds=thresholds)
     found = report(pool, prices, as_of, current=level, thresholds=thresholds)
     return level_facts(
         pool,
@@ -82,4 +95,6 @@ def facts_of(
         document_hash=document_hash,
         as_of=as_of,
         decided_at_ns=decided_at_ns,
+        medians=medians,
+        at_median=at_median,
     )

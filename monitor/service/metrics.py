@@ -66,6 +66,11 @@ CATALOGUE: dict[str, Described] = {
     "feed_conflated_total": Described("counter", "Prices overtaken by a newer one before they could be written.", ("venue",)),
     "feed_delay_seconds": Described("histogram", "Receive time minus the venue's event time.", ("venue",)),
     "feed_clock_skew_seconds": Described("gauge", "Smallest recent delay: negative means that a clock is wrong.", ("venue",)),
+    "suspicious_prices": Described(
+        "gauge",
+        "Last prices to doubt, by reason: jump (for a minute), against_index, venue_deviation, single_source. They count all the same.",
+        ("venue", "reason"),
+    ),
     "tick_messages_total": Described("counter", "Price messages evaluated."),
     "ticks_total": Described("counter", "Prices evaluated."),
     "tick_position": Described("gauge", "Number of the last message evaluated, within its epoch."),

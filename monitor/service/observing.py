@@ -27,6 +27,7 @@ from monitor.service.account_book import AccountBook
 from monitor.service.facts import Facts
 from monitor.service.price_store import Moment, PriceStore
 from monitor.wire.events import TickPosition
+from monitor.wire.suspicion import SuspicionWatch
 
 __all__ = ["NUMBERS_AT_ONCE", "Observer", "RestartNeeded", "price_inputs"]
 
@@ -79,6 +80,7 @@ class Observer:
         facts: Facts,
         thresholds: Thresholds,
         *,
+        watch: SuspicionWatch,
         unknown_after_s: float,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
@@ -88,7 +90,7 @@ class Observer:
         self.latency = Durations()
         self._committers, self._partitions = committers, partitions
         self._engine, self._book, self._store = engine, book, store
-        self._facts, self._thresholds = facts, thresholds
+        self._facts, self._thresholds, self._watch = facts, thresholds, watch
         self._unknown_after_s = unknown_after_s
         self._clock, self._wall_ns = clock, wall_ns
         self._due: dict[tuple[str, str], float] = {}
@@ -171,6 +173,7 @@ class Observer:
             cause=cause,
             as_of=_as_of(cause, now_ns),
             decided_at_ns=now_ns,
+            watch=self._watch,
         )
         return Observation(account, pool, level, unknown, place, facts)
 
@@ -218,6 +221,7 @@ class Observer:
                 cause=f.cause,
                 as_of=as_of,
                 decided_at_ns=f.decided_at_ns,
+                watch=self._watch,
             )
             await self.put(partition_of(f.account, self._partitions), [Numbers(f.account, f.pool, f.place, facts)])
             if self._clock() >= until:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,13 @@ class DaemonReadings:
         yield Sample("engine_pass_seconds", statistics.pass_s)
         yield Sample("engine_epsilon", counted.epsilon, ("sums",))
         yield Sample("engine_epsilon", counted.epsilon_fresh, ("fresh",))
+        strange = Counter(
+            (venue, found.kind.value)
+            for venue, _, _, all_found in evaluator.decider.watch.standing(time.time_ns() // 1_000_000)
+            for found in all_found
+        )
+        for labels, count in strange.items():
+            yield Sample("suspicious_prices", count, labels)
         yield from self._ledger_samples()
 
     def _ledger_samples(self) -> Iterable[Sample]:
@@ -217,13 +225,18 @@ class DaemonReadings:
         return found
 
     def feeds(self) -> dict[str, Any]:
-        """State of every venue's feed."""
+        """State of every venue's feed, and its prices to doubt."""
+        strange: dict[str, list[str]] = {}
+        evaluator = self._daemon.evaluator
+        for venue, kind, name, found in evaluator.decider.watch.standing(time.time_ns() // 1_000_000) if evaluator is not None else ():
+            strange.setdefault(venue, []).append(f"{kind.value}:{name} {', '.join(one.kind.value for one in found)}")
         feeds = self._daemon.feeds.feeds if self._daemon.feeds is not None else {}
         return {
             venue: {
                 "ready": feed.is_ready(),
                 "symbols": feed.statistics.symbols,
                 "stale": [f"{kind.value}:{name} {reason}" for (kind, name), reason in list(feed.stale.items())[:100]],
+                "suspicious": strange.get(venue, [])[:100],
                 "missing": [f"{kind.value}:{name}" for kind, name in feed.missing()[:100]],
                 "messages": feed.statistics.messages,
                 "reconnects": feed.statistics.reconnects,

@@ -112,6 +112,7 @@ def recomputed(body: Mapping[str, Any], document: bytes | None, tables: VenueTab
         document_hash=inputs["document_hash"],
         as_of=as_of,
         decided_at_ns=body["decided_at_ns"],
+        medians={kind: {name: Decimal(text) for name, text in table.items()} for kind, table in inputs.get("medians", {}).items()},
     )
     for name, value in orjson.loads(orjson.dumps(facts)).items():
         if body.get(name) != value:

@@ -7,31 +7,41 @@ recomputed from `inputs`: the document by its hash, the prices by value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import Any
 
+from monitor.margin.health import PoolHealth
 from monitor.margin.levels import Level, Thresholds
 from monitor.margin.liquidation import PoolReport
 from monitor.margin.numbers import EXACT, ZERO, plain
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import PriceKind, Prices
+from monitor.wire.suspicion import Medians, Suspicion
 
 __all__ = ["document_cause", "level_facts", "prices_used", "tick_cause"]
 
 _PLACES = Decimal("0.00000001")
 
 
-def tick_cause(kind: PriceKind, name: str, price: float, venue_time_ms: int, received_at_ns: int) -> dict[str, Any]:
-    """The cause of an event that a price made."""
-    return {
+def tick_cause(
+    kind: PriceKind, name: str, price: float, venue_time_ms: int, received_at_ns: int, strange: Sequence[Suspicion] = ()
+) -> dict[str, Any]:
+    """The cause of an event that a price made. `strange`: why to doubt it; the event is told all the same."""
+    cause: dict[str, Any] = {
         "kind": kind.value,
         "instrument": name,
         "price": plain(Decimal(repr(price))) if price == price else None,
         "venue_time_ms": venue_time_ms,
         "received_at_ns": received_at_ns,
     }
+    if strange:
+        cause["suspicious"] = [
+            {"reason": found.kind.value, "reference": plain(Decimal(repr(found.reference))), "deviation": _places(Decimal(found.deviation))}
+            for found in strange
+        ]
+    return cause
 
 
 def document_cause(epoch: int, sequence: int | None, received_at_ns: int) -> dict[str, Any]:
@@ -76,9 +86,16 @@ def level_facts(
     document_hash: str,
     as_of: datetime,
     decided_at_ns: int,
+    medians: Medians,
+    at_median: PoolHealth | None,
 ) -> dict[str, Any]:
-    """The numbers of an event about a pool. `found`: what `monitor.margin.liquidation.report` says of it at `prices`."""
+    """The numbers of an event about a pool. `found`: what `monitor.margin.liquidation.report` says of it at `prices`.
+
+    Args:
+        medians: Prices of other venues for its inputs. at_median: its health with these in their places; None where there are none.
+    """
     health = found.health
+    priced_apart = {kind: {name: plain(price) for name, price in table.items()} for kind, table in medians.items()}
     requirement = health.requirement
     shortfall = None
     if health.equity is not None and requirement is not None:
@@ -94,6 +111,8 @@ def level_facts(
         "fees": _plain(health.fees),
         "margin_ratio": _plain(health.margin_ratio),
         "headroom": _plain(health.headroom),
+        "level_at_median": at_median.level.word if at_median is not None and at_median.level is not None else None,
+        "margin_ratio_at_median": _plain(at_median.margin_ratio) if at_median is not None else None,
         "shortfall": _plain(shortfall),
         "positions": [
             {
@@ -119,7 +138,12 @@ def level_facts(
             ],
         },
         "rules": {"name": pool.rules.name, "since": pool.rules.since},
-        "inputs": {"document_hash": document_hash, "as_of": as_of.isoformat(), "prices": prices_used(pool, prices)},
+        "inputs": {
+            "document_hash": document_hash,
+            "as_of": as_of.isoformat(),
+            "prices": prices_used(pool, prices),
+            **({"medians": priced_apart} if medians else {}),
+        },
         "decided_at_ns": decided_at_ns,
     }
 

@@ -7,15 +7,22 @@ is a tag on the event and a reference price to value the account at a second tim
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 
+from monitor.margin.numbers import exact_of_float
 from monitor.margin.prices import PriceKind
-from monitor.wire.markets import asset_of, perpetual_of
+from monitor.wire.markets import Market, asset_of, perpetual_of
 from monitor.wire.prices import PriceBatch
 
-__all__ = ["DEFAULT_LIMITS", "Suspicion", "SuspicionKind", "SuspicionLimits", "SuspicionWatch", "suspicions"]
+__all__ = ["DEFAULT_LIMITS", "Medians", "Suspicion", "SuspicionKind", "SuspicionLimits", "SuspicionWatch", "suspicions"]
+
+Medians = Mapping[str, Mapping[str, Decimal]]
+"""Kind (mark, index) -> name -> the median of the other venues' prices for the same asset, scaled to this name's contract."""
+
+_WATCHED = (PriceKind.MARK, PriceKind.INDEX)
 
 
 class SuspicionKind(StrEnum):
@@ -35,6 +42,7 @@ class SuspicionLimits:
         jump: Against the number before. index: against the index price of its asset. median: against the median of other venues.
         peers: Venues that are needed for a median.
         peer_age_ms: Numbers of other venues older than this do not count.
+        jump_shown_ms: So long a jump stands among the strange prices.
     """
 
     jump: float = 0.10
@@ -42,6 +50,7 @@ class SuspicionLimits:
     median: float = 0.03
     peers: int = 2
     peer_age_ms: int = 10_000
+    jump_shown_ms: int = 60_000
 
 
 DEFAULT_LIMITS = SuspicionLimits()
@@ -87,49 +96,124 @@ def suspicions(
     return tuple(found)
 
 
+@dataclass(slots=True)
+class _Series:
+    """The last prices of one venue and kind, by name: price, receive time in ms, market (None: no perpetual), jumps and when they were."""
+
+    last: dict[str, float] = field(default_factory=dict)
+    at_ms: dict[str, int] = field(default_factory=dict)
+    market: dict[str, Market | None] = field(default_factory=dict)
+    jumps: dict[str, tuple[Suspicion, int]] = field(default_factory=dict)
+
+
 class SuspicionWatch:
-    """Remembers the last prices of all venues and tells what is strange in each batch. Changes no batch; holds one number a name."""
+    """Remembers the last prices of all venues, and tells what is strange about one. Changes no batch.
+
+    To remember a batch is cheap (`take`, on the way of every tick); to compare a price with those of the other venues is not, and is
+    done for those that matter: the one that made an event (`look`), the inputs of a pool (`medians`), all when somebody asks (`standing`).
+    """
 
     def __init__(self, limits: SuspicionLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._last: dict[tuple[str, PriceKind, str], float] = {}
-        self._coins: dict[tuple[str, PriceKind], dict[str, dict[str, tuple[float, int]]]] = {}
+        self._series: dict[tuple[str, PriceKind], _Series] = {}
+        self._names: dict[tuple[PriceKind, str], dict[str, list[str]]] = {}
 
-    def take(self, batch: PriceBatch) -> dict[str, tuple[Suspicion, ...]]:
-        """Name -> what is strange about its number in this batch; names with nothing are left out. Marks and indices only."""
-        if batch.kind not in {PriceKind.MARK, PriceKind.INDEX}:
-            return {}
+    def look(self, batch: PriceBatch, place: int) -> tuple[Suspicion, ...]:
+        """What is strange about the number at this place of a batch that is not taken yet. Marks and indices only."""
+        if batch.kind not in _WATCHED:
+            return ()
+        name, price = batch.names[place], batch.prices[place]
+        series = self._series.get((batch.venue, batch.kind))
+        previous = series.last.get(name) if series is not None else None
+        return self._strange(batch.venue, batch.kind, name, price, previous, batch.received_at_ns // 1_000_000)
+
+    def take(self, batch: PriceBatch) -> None:
+        """Remembers a batch."""
+        if batch.kind not in _WATCHED:
+            return
+        key = (batch.venue, batch.kind)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series()
+        names, prices, last = batch.names, batch.prices, series.last
         now_ms = batch.received_at_ns // 1_000_000
-        found = {}
-        for name, price in zip(batch.names, batch.prices, strict=True):
-            key = (batch.venue, batch.kind, name)
-            previous = self._last.get(key)
-            self._last[key] = price
-            coin, coins = self._coin_of(batch, name)
-            peers: list[float] = []
-            index = None
-            if coin is not None:
-                peers = [other * coins for other in self._others(batch, coin, now_ms)]
-                if batch.kind is PriceKind.MARK:
-                    of_index = self._last.get((batch.venue, PriceKind.INDEX, coin))
-                    index = of_index * coins if of_index is not None else None
-                self._coins.setdefault((coin, batch.kind), {}).setdefault(batch.venue, {})[name] = (price / coins, now_ms)
-            strange = suspicions(price, previous=previous, index=index, peers=peers, limits=self._limits)
-            if strange:
-                found[name] = strange
+        limit = self._limits.jump
+        for name, price, before in [
+            (name, price, before)
+            for name, price, before in zip(names, prices, map(last.get, names), strict=True)
+            if before and abs(price / before - 1) > limit
+        ]:
+            series.jumps[name] = (Suspicion(SuspicionKind.JUMP, price, before, price / before - 1), now_ms)
+        last.update(zip(names, prices, strict=True))
+        series.at_ms.update(dict.fromkeys(names, now_ms))
+        if len(series.market) < len(last):
+            for name in names:
+                if name not in series.market:
+                    market = series.market[name] = _market_of(batch.venue, batch.kind, name)
+                    if market is not None:
+                        self._names.setdefault((batch.kind, market.base), {}).setdefault(batch.venue, []).append(name)
+
+    def medians(self, venue: str, names: Mapping[str, Iterable[str]], now_ms: int) -> dict[str, dict[str, Decimal]]:
+        """Of the names of one venue, by kind, those that enough other venues know, each with their median. Kinds without are left out."""
+        found: dict[str, dict[str, Decimal]] = {}
+        for kind in _WATCHED:
+            for name in names.get(kind.value, ()):
+                market = self._market(venue, kind, name)
+                peers = self._peers(venue, kind, market, now_ms)
+                if len(peers) >= self._limits.peers:
+                    found.setdefault(kind.value, {})[name] = exact_of_float(statistics.median(peers))
         return found
 
-    @staticmethod
-    def _coin_of(batch: PriceBatch, name: str) -> tuple[str | None, int]:
-        if batch.kind is PriceKind.INDEX:
-            return asset_of(name), 1
-        market = perpetual_of(batch.venue, name)
-        return (market.base, market.coins) if market is not None else (None, 1)
+    def standing(self, now_ms: int) -> Iterator[tuple[str, PriceKind, str, tuple[Suspicion, ...]]]:
+        """(venue, kind, name, what is strange) of every last price that is young, jumps for as long as they are shown."""
+        for (venue, kind), series in self._series.items():
+            for name, (_, at_ms) in list(series.jumps.items()):
+                if now_ms - at_ms > self._limits.jump_shown_ms:
+                    del series.jumps[name]
+            for name, price in series.last.items():
+                jump = series.jumps.get(name)
+                if now_ms - series.at_ms[name] <= self._limits.peer_age_ms:
+                    previous = jump[0].reference if jump is not None else None
+                    strange = self._strange(venue, kind, name, price, previous, now_ms)
+                    if strange:
+                        yield venue, kind, name, strange
 
-    def _others(self, batch: PriceBatch, coin: str, now_ms: int) -> Iterable[float]:
-        """One price of this coin a venue, of the other venues that have a young one."""
+    def _strange(self, venue: str, kind: PriceKind, name: str, price: float, previous: float | None, now_ms: int) -> tuple[Suspicion, ...]:
+        market = self._market(venue, kind, name)
+        index = None
+        if kind is PriceKind.MARK and market is not None:
+            indices = self._series.get((venue, PriceKind.INDEX))
+            index = indices.last.get(market.base) if indices is not None else None
+        return suspicions(
+            price,
+            previous=previous or None,
+            index=index * market.coins if index and market is not None else None,
+            peers=self._peers(venue, kind, market, now_ms),
+            limits=self._limits,
+        )
+
+    def _market(self, venue: str, kind: PriceKind, name: str) -> Market | None:
+        series = self._series.get((venue, kind))
+        return series.market[name] if series is not None and name in series.market else _market_of(venue, kind, name)
+
+    def _peers(self, venue: str, kind: PriceKind, market: Market | None, now_ms: int) -> list[float]:
+        """One price of this market a venue, of the other venues that have a young one."""
+        peers: list[float] = []
+        if market is None:
+            return peers
         oldest = now_ms - self._limits.peer_age_ms
-        for venue, prices in self._coins.get((coin, batch.kind), {}).items():
-            young = [price for price, at_ms in prices.values() if at_ms >= oldest]
-            if venue != batch.venue and young:
-                yield statistics.median(young)
+        for other, names in self._names.get((kind, market.base), {}).items():
+            if other != venue:
+                series = self._series[other, kind]
+                young = [
+                    series.last[name] / known.coins
+                    for name in names
+                    if series.at_ms[name] >= oldest and series.last[name] > 0 and (known := series.market[name]) is not None
+                ]
+                if young:
+                    peers.append(statistics.median(young) * market.coins)
+        return peers
+
+
+def _market_of(venue: str, kind: PriceKind, name: str) -> Market | None:
+    return Market(asset_of(name), 1) if kind is PriceKind.INDEX else perpetual_of(venue, name)
