@@ -1,29 +1,41 @@
-"""HTTP: metrics, health and the read-only API, served from the daemon's own event loop.
+"""HTTP: the live page, metrics, health and the read-only API, served from the daemon's own event loop.
 
 `/livez` says whether to restart the process (its evaluator makes progress); `/readyz` whether to rely on it (accounts loaded, prices
-fresh, ledger writable); `?verbose` lists the checks. Aliases: `/healthz`, `/-/healthy`, `/-/ready`. Only GET and HEAD exist.
+fresh, ledger writable); `?verbose` lists the checks. Aliases: `/healthz`, `/-/healthy`, `/-/ready`. Nothing here changes anything: only GET
+and HEAD exist, beside the login form's POST where a token is asked for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import ssl
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from monitor.errors import ConfigError
+from monitor.errors import ConfigError, RefusedError
+from monitor.page.assets import assets
+from monitor.page.what_if import Changes, changes_of
+from monitor.service.http_guard import Guard
+from monitor.service.http_query import MAX_PAGE, AccountQuery, whole
+from monitor.service.stream import MOST_WATCHERS, LiveReadings, live_stream
 
-__all__ = ["AccountQuery", "Check", "HttpServer", "Readings", "build_app"]
+__all__ = ["AccountQuery", "Check", "HttpServer", "Readings", "Tls", "build_app"]
 
-MAX_PAGE = 1_000
+LIVE_ROWS = 200
+WHAT_IFS = 4
+"""So many what-if questions are worked on at a time; each is some milliseconds of one core."""
 
 
 class Check(NamedTuple):
@@ -34,25 +46,16 @@ class Check(NamedTuple):
     detail: str = ""
 
 
-class AccountQuery:
-    """What a reader asks of the account list."""
+class Tls(NamedTuple):
+    """Files in PEM form. `client_authority`: who signs the certificates that clients must show; None: none are asked for."""
 
-    __slots__ = ("group", "level", "limit", "offset", "order", "search", "venue")
-
-    def __init__(self, parameters: Mapping[str, str]) -> None:
-        self.limit = _whole(parameters, "limit", 50, MAX_PAGE)
-        self.offset = _whole(parameters, "offset", 0, 10**9)
-        self.order = parameters.get("order", "danger")
-        if self.order not in ("danger", "id"):
-            raise HTTPException(400, f"order: {self.order!r}: expected danger or id")
-        self.group = parameters.get("group")
-        self.venue = parameters.get("venue")
-        self.level = parameters.get("level")
-        self.search = parameters.get("search")
+    certificate: Path
+    key: Path
+    client_authority: Path | None = None
 
 
-class Readings(Protocol):
-    """What the HTTP layer asks of the daemon. Every answer is immediate: nothing here waits for Redis, except `account` and `events`."""
+class Readings(LiveReadings, Protocol):
+    """What the HTTP layer asks of the daemon. Every answer is immediate: nothing here waits for Redis, except for events."""
 
     def live(self) -> Sequence[Check]:
         """Checks of `/livez`."""
@@ -75,9 +78,90 @@ class Readings(Protocol):
     def feeds(self) -> dict[str, Any]:
         """State of every venue's feed."""
 
+    def history(self, account_id: str) -> list[tuple[float, float | None]]:
+        """Margin ratios of an account over time."""
 
-def build_app(readings: Readings) -> Starlette:
-    """The ASGI application."""
+    def explain(self, account_id: str) -> list[dict[str, Any]] | None:
+        """Every term of an account's sums; None if unknown. Raises RefusedError."""
+
+    async def what_if(self, account_id: str, changes: Changes) -> dict[str, Any] | None:
+        """An account after some changes; None if unknown. Raises RefusedError."""
+
+
+def build_app(readings: Readings, *, token: str | None = None, hosts: Sequence[str] = (), secure: bool = False) -> Starlette:
+    """The ASGI application. `token`, `hosts`, `secure`: see `Guard`. Setting `app.state.closing` ends its streams."""
+    static = assets()
+    closing = asyncio.Event()
+    trying = asyncio.Semaphore(WHAT_IFS)
+
+    def file(name: str, request: Request) -> Response:
+        asset = static.get(name)
+        if asset is None:
+            raise HTTPException(404, f"no file {name!r}")
+        headers = {"etag": asset.tag, "cache-control": "no-cache"}
+        if request.headers.get("if-none-match") == asset.tag:
+            return Response(status_code=304, headers=headers)
+        return Response(asset.data, media_type=asset.content_type, headers=headers)
+
+    async def page(request: Request) -> Response:
+        """The live page."""
+        return file("index.html", request)
+
+    async def login(request: Request) -> Response:
+        """The form that takes the token."""
+        return file("login.html", request)
+
+    async def asset(request: Request) -> Response:
+        """A file of the page."""
+        return file(request.path_params["path"], request)
+
+    async def live_events(request: Request) -> Response:
+        """Server-sent events: `board` (one page of accounts, as /api/accounts), `status`, `events`, `account`; at most 32 readers.
+
+        account: This account in full in place of the board. The other parameters are those of /api/accounts.
+        """
+        if readings.watchers >= MOST_WATCHERS:
+            raise HTTPException(503, f"{MOST_WATCHERS} readers are here already")
+        query = AccountQuery(request.query_params)
+        query.limit = min(query.limit, LIVE_ROWS)
+        stream = live_stream(readings, query, request.query_params.get("account"), closing)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    async def history(request: Request) -> Response:
+        """Margin ratio over time as `points` of (time in s, ratio or null), of the worst accounts and of those looked at lately."""
+        return _json({"points": readings.history(request.path_params["id"])})
+
+    async def explain(request: Request) -> Response:
+        """Every term of an account's sums at the present prices, as `margin-monitor evaluate --explain` tells them; 404 if unknown."""
+        try:
+            found = readings.explain(request.path_params["id"])
+        except RefusedError as error:
+            raise HTTPException(409, str(error)) from None
+        if found is None:
+            raise HTTPException(404, f"no account {request.path_params['id']!r}")
+        return _json({"sections": found})
+
+    async def what_if(request: Request) -> Response:
+        """An account after some changes, exactly: `account` as `evaluate` has it, the `document` that was evaluated, `moves` by pool.
+
+        account: Whose.
+        move: Percent by which all prices move, -50 to 50; `ASSET:PERCENT` for one underlying. May be given again, like the following ones.
+        trade: `INSTRUMENT:QUANTITY`, signed, at the mark price.
+        close: An instrument: every position in it is closed at the mark price.
+        deposit: `ASSET:AMOUNT`; negative takes out.
+        """
+        if trying.locked():
+            raise HTTPException(429, "busy with other questions: ask again")
+        pairs = [(key, value) for key, value in request.query_params.multi_items() if key != "account"]
+        account_id = request.query_params.get("account", "")
+        try:
+            async with trying:
+                found = await readings.what_if(account_id, changes_of(pairs))
+        except RefusedError as error:
+            raise HTTPException(400, str(error)) from None
+        if found is None:
+            raise HTTPException(404, f"no account {account_id!r}")
+        return _json(found)
 
     async def live(request: Request) -> Response:
         """200 while the process makes progress; restart it when it is 503.
@@ -126,7 +210,7 @@ def build_app(readings: Readings) -> Starlette:
 
         limit: At most 1000; 50 by default.
         """
-        return _json({"events": await readings.events(_whole(request.query_params, "limit", 50, MAX_PAGE))})
+        return _json({"events": await readings.events(whole(request.query_params, "limit", 50, MAX_PAGE))})
 
     async def feeds(_request: Request) -> Response:
         """State of each venue's feed: readiness, stale and missing symbols, messages, reconnects, delay and clock skew."""
@@ -136,24 +220,34 @@ def build_app(readings: Readings) -> Starlette:
         assert isinstance(error, HTTPException)
         return _json({"error": error.detail}, status=error.status_code)
 
-    return Starlette(
+    app = Starlette(
         routes=[
+            Route("/", page),
+            Route("/login", login),
+            Route("/static/{path:path}", asset),
             *(Route(path, live) for path in ("/livez", "/healthz", "/-/healthy")),
             *(Route(path, ready) for path in ("/readyz", "/-/ready")),
             Route("/metrics", metrics),
             Route("/api/accounts", accounts),
+            Route("/api/accounts/{id}/history", history),
+            Route("/api/accounts/{id}/explain", explain),
             Route("/api/accounts/{id}", account),
+            Route("/api/what-if", what_if),
+            Route("/api/live", live_events),
             Route("/api/events", events),
             Route("/api/feeds", feeds),
         ],
         exception_handlers={HTTPException: on_error},
+        middleware=[Middleware(Guard, token=token, hosts=hosts, secure=secure)],
     )
+    app.state.closing = closing
+    return app
 
 
 class HttpServer:
     """Serves an application on one address until told to stop. The socket is bound at once, so a taken port is an error at start."""
 
-    def __init__(self, app: Starlette, *, host: str, port: int) -> None:
+    def __init__(self, app: Starlette, *, host: str, port: int, tls: Tls | None = None) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -167,9 +261,20 @@ class HttpServer:
                 source="settings", key="http.port", value=f"{host}:{port}", expected=f"a free address ({error.strerror})"
             ) from None
         self.port: int = self._socket.getsockname()[1]
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self.address = f"{'http' if tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{self.port}"
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, limit_concurrency=256)
-        self._server = _Server(config)
+        if tls is not None:
+            config.ssl_certfile, config.ssl_keyfile = str(tls.certificate), str(tls.key)
+            if tls.client_authority is not None:
+                config.ssl_ca_certs, config.ssl_cert_reqs = str(tls.client_authority), ssl.CERT_REQUIRED
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            self._socket.close()
+            raise ConfigError(
+                source="settings", key="http.tls_cert_file", value=str(error), expected="a certificate, its key and authorities in PEM form"
+            ) from None
+        self._server, self._closing = _Server(config), app.state.closing
 
     async def run(self) -> None:
         """Serves until cancelled or `stop` is called."""
@@ -181,7 +286,8 @@ class HttpServer:
             self._socket.close()
 
     def stop(self) -> None:
-        """Lets `run` end."""
+        """Lets `run` end, and the streams."""
+        self._closing.set()
         self._server.should_exit = True
 
 
@@ -204,12 +310,3 @@ def _checks(request: Request, checks: Sequence[Check]) -> Response:
 
 def _json(body: Any, *, status: int = 200) -> Response:
     return Response(orjson.dumps(body), status_code=status, media_type="application/json")
-
-
-def _whole(parameters: Mapping[str, str], name: str, default: int, highest: int) -> int:
-    text = parameters.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or int(text) > highest:
-        raise HTTPException(400, f"{name}: {text!r}: expected a whole number from 0 to {highest}")
-    return int(text)

@@ -6,18 +6,23 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from monitor.engine.evaluator import PoolView
+from monitor import __version__
 from monitor.errors import LedgerUnavailable
 from monitor.ledger.keys import PartitionKeys, partition_of
 from monitor.margin.levels import Level
-from monitor.service.evaluator_stage import EvaluatorStage
+from monitor.margin.prices import Prices
+from monitor.margin.verdict import judge
+from monitor.page.what_if import Changes, what_if
 from monitor.service.http import AccountQuery, Check
+from monitor.service.live import LiveBoard
 from monitor.service.metrics import Sample, by_reason
+from monitor.wire.results import explain_lines
 
 if TYPE_CHECKING:
     from monitor.service.wiring import Daemon
@@ -29,6 +34,21 @@ STUCK_S = 15.0
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.25, 2.0)
 EVENTS_SEARCHED = 2_000
+SHORT = (
+    "id",
+    "kind",
+    "account",
+    "pool",
+    "level",
+    "previous",
+    "unknown",
+    "margin_ratio",
+    "equity",
+    "venue",
+    "group",
+    "decided_at_ns",
+    "closed",
+)
 
 
 class DaemonReadings:
@@ -36,6 +56,10 @@ class DaemonReadings:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self.watchers = 0
+        self._board: LiveBoard | None = None
+        self._newest_events: tuple[int, list[dict[str, Any]]] = (-1, [])
+        self._pace: tuple[float, int, float] = (time.monotonic(), 0, 0.0)
 
     # ------------------------------------------------------------------ health
 
@@ -161,29 +185,20 @@ class DaemonReadings:
 
     # ------------------------------------------------------------------ accounts
 
-    def accounts(self, query: AccountQuery) -> dict[str, Any] | None:
-        """One page of accounts: by danger (bankrupt, liquidation, unknown, then the rest by margin ratio) or by id."""
+    @property
+    def board(self) -> LiveBoard | None:
+        """The board of the evaluator that runs now; None while accounts are loaded and where there is no evaluator."""
         evaluator = self._daemon.evaluator
         if evaluator is None or not evaluator.ready.is_set():
             return None
-        rows: dict[str, dict[str, Any]] = {}
-        unknown = evaluator.engine.unknown(1_000_000)
-        worst = evaluator.engine.worst(1_000_000)
-        urgent = [view for view in worst if view.level is not None and view.level >= Level.LIQUIDATION]
-        for view in urgent:
-            _add(rows, evaluator, view.account, _pool_row(view))
-        for account, pool, reason in unknown:
-            _add(rows, evaluator, account, {"pool": pool, "level": None, "unknown": reason, "margin_ratio": None})
-        for view in worst[len(urgent) :]:
-            _add(rows, evaluator, view.account, _pool_row(view))
-        for account in evaluator.book:
-            if account not in rows:
-                _add(rows, evaluator, account, None, hold=evaluator.holds.get(account))
-        chosen = [row for row in rows.values() if _matches(row, query)]
-        if query.order == "id":
-            chosen.sort(key=lambda row: row["id"])
-        page = chosen[query.offset : query.offset + query.limit]
-        return {"total": len(chosen), "offset": query.offset, "accounts": page}
+        if self._board is None or self._board.evaluator is not evaluator:
+            self._board = LiveBoard(evaluator)
+        return self._board
+
+    def accounts(self, query: AccountQuery) -> dict[str, Any] | None:
+        """One page of accounts: by danger (bankrupt, liquidation, unknown, then the rest by margin ratio) or by id."""
+        board = self.board
+        return None if board is None else board.page(query)
 
     async def account(self, account_id: str) -> dict[str, Any] | None:
         """One account in full, evaluated exactly at the present prices."""
@@ -192,11 +207,15 @@ class DaemonReadings:
             return None
         from monitor.service.explain import account_now
 
+        assert self.board is not None
+        self.board.view(account_id)
+        pools = evaluator.book.held(account_id, datetime.now(UTC)).pools.values()
         events = [event for event in await self._newest(account_id, EVENTS_SEARCHED) if event.get("account") == account_id]
         return {
             **account_now(evaluator, account_id, datetime.now(UTC), self._daemon.settings.levels.thresholds()),
             "document": orjson.loads(evaluator.book.data(account_id)),
             "hold": evaluator.holds.get(account_id),
+            "underlyings": sorted({leg.instrument.underlying for pool in pools for leg in pool.legs if leg.instrument.underlying}),
             "events": events[:50],
         }
 
@@ -224,6 +243,107 @@ class DaemonReadings:
             return found
         return found
 
+    async def note_ratios(self) -> None:
+        """Keeps the ratios over time of the evaluator that runs now, until cancelled."""
+        assert self.board is not None
+        await self.board.run(lambda: self.watchers > 0)
+
+    def version(self) -> tuple[int, ...] | None:
+        """Changes with every price, document and verdict; None while there are no accounts here."""
+        return None if self.board is None else self.board.version()
+
+    def page(self, query: AccountQuery) -> dict[str, Any] | None:
+        """One page of accounts as somebody sees it now: their distances to liquidation are kept up to date."""
+        board = self.board
+        if board is None:
+            return None
+        page = board.page(query)
+        board.measure_moves(page["accounts"])
+        return page
+
+    def written(self) -> int:
+        """Rows in the event streams held here."""
+        return sum(committer.partition.head.seq for committer in self._daemon.committers.values() if committer.partition.state)
+
+    async def latest(self, limit: int) -> list[dict[str, Any]]:
+        """The newest events in short, read from the ledger once for everybody who looks."""
+        written = self.written()
+        if written != self._newest_events[0]:
+            self._newest_events = (written, [in_short(event) for event in await self.events(limit)])
+        return self._newest_events[1]
+
+    def status(self) -> dict[str, Any]:
+        """What stands at the head of the page: readiness, counts, feeds, pace."""
+        daemon, board = self._daemon, self.board
+        failed = [{"name": check.name, "detail": check.detail} for check in self.ready() if not check.passed]
+        status: dict[str, Any] = {
+            "at": time.time(),
+            "version": __version__,
+            "started_at": daemon.started_at,
+            "ready": not failed,
+            "failed": failed,
+            "feeds": self.feeds(),
+            "events": self.written(),
+        }
+        if board is None:
+            return status
+        statistics, latency = board.evaluator.statistics, board.evaluator.observer.latency
+        now = time.monotonic()
+        then, ticks, rate = self._pace
+        if now - then >= 1.0:
+            rate = (statistics.ticks - ticks) / (now - then)
+            self._pace = (now, statistics.ticks, rate)
+        thresholds = daemon.settings.levels.thresholds()
+        return {
+            **status,
+            **board.summary(),
+            "ticks_per_s": rate,
+            "latency_ms": {"p50": latency.quantile(0.5) * 1e3, "p99": latency.quantile(0.99) * 1e3} if latency.count else None,
+            "thresholds": {
+                level.word: float(thresholds.ladder()[level - 1].enter) for level in (Level.WATCH, Level.MARGIN_CALL, Level.LIQUIDATION)
+            },
+        }
+
+    async def account_live(self, account_id: str) -> dict[str, Any] | None:
+        """One account evaluated exactly at the present prices, without its document and events."""
+        board = self.board
+        if board is None or account_id not in board.evaluator.book:
+            return None
+        from monitor.service.explain import account_now
+
+        board.view(account_id)
+        held = board.evaluator.holds.get(account_id)
+        return {**account_now(board.evaluator, account_id, datetime.now(UTC), self._daemon.settings.levels.thresholds()), "hold": held}
+
+    def history(self, account_id: str) -> list[tuple[float, float | None]]:
+        """(wall time in s, margin ratio) of an account as far back as it was noted."""
+        return [] if self.board is None else self.board.history.points(account_id)
+
+    async def what_if(self, account_id: str, changes: Changes) -> dict[str, Any] | None:
+        """An account after some changes, evaluated exactly in a thread of its own; None if unknown. Raises RefusedError."""
+        board = self.board
+        if board is None or account_id not in board.evaluator.book:
+            return None
+        book = board.evaluator.book
+        prices = copied(board.evaluator.store.prices(book.venue_and_group(account_id)[0]))
+        thresholds = self._daemon.settings.levels.thresholds()
+        return await asyncio.to_thread(
+            what_if, book.data(account_id), changes, known=book.known, prices=prices, now=datetime.now(UTC), thresholds=thresholds
+        )
+
+    def explain(self, account_id: str) -> list[dict[str, Any]] | None:
+        """Every term of an account's sums at the present prices: sections of (what, number, how)."""
+        board = self.board
+        if board is None or account_id not in board.evaluator.book:
+            return None
+        evaluator, now = board.evaluator, datetime.now(UTC)
+        document = evaluator.book.held(account_id, now).document
+        assert document.account is not None
+        tables = document.tables.over(evaluator.book.known(document.account.venue))
+        prices = evaluator.store.prices(document.account.venue)
+        verdict = judge(document.account, tables, prices, now, thresholds=self._daemon.settings.levels.thresholds())
+        return [{"title": title, "rows": rows} for title, rows in explain_lines(verdict)]
+
     def feeds(self) -> dict[str, Any]:
         """State of every venue's feed, and its prices to doubt."""
         strange: dict[str, list[str]] = {}
@@ -248,46 +368,15 @@ class DaemonReadings:
         }
 
 
-def _pool_row(view: PoolView) -> dict[str, Any]:
+def in_short(event: dict[str, Any]) -> dict[str, Any]:
+    """What the event feed of the page shows of an event."""
+    cause = event.get("cause") or {}
     return {
-        "pool": view.pool,
-        "level": view.level.word if view.level is not None else None,
-        "unknown": None,
-        "margin_ratio": view.ratio,
-        "equity": view.equity,
-        "requirement": view.requirement,
+        **{key: event.get(key) for key in SHORT},
+        "cause": {key: cause[key] for key in ("kind", "instrument", "price") if key in cause},
     }
 
 
-def _add(
-    rows: dict[str, dict[str, Any]], evaluator: EvaluatorStage, account: str, pool: dict[str, Any] | None, *, hold: str | None = None
-) -> None:
-    """Adds a pool to its account's row; the first one seen is the worst and gives the account its place."""
-    row = rows.get(account)
-    if row is None:
-        venue, group = evaluator.book.venue_and_group(account)
-        row = rows[account] = {
-            "id": account,
-            "venue": venue,
-            "group": group or None,
-            "level": "healthy" if hold is None else None,
-            "unknown": hold,
-            "margin_ratio": None,
-            "pools": [],
-        }
-        if pool is not None:
-            row.update(level=pool["level"], unknown=pool["unknown"], margin_ratio=pool["margin_ratio"])
-    if pool is not None:
-        if pool["unknown"] is not None:
-            row.update(level=None, unknown=row["unknown"] or pool["unknown"])
-        row["pools"].append(pool)
-
-
-def _matches(row: dict[str, Any], query: AccountQuery) -> bool:
-    level = "unknown" if row["unknown"] is not None else row["level"]
-    return (
-        (query.group is None or row["group"] == query.group)
-        and (query.venue is None or row["venue"] == query.venue)
-        and (query.level is None or level == query.level)
-        and (query.search is None or query.search.lower() in row["id"].lower())
-    )
+def copied(prices: Prices) -> Prices:
+    """Prices that no later message changes."""
+    return Prices(**{field.name: dict(getattr(prices, field.name)) for field in fields(Prices)})

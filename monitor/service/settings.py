@@ -7,6 +7,7 @@ named by a `..._file` key, never from the TOML file itself. Every key, its defau
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import ssl
@@ -16,7 +17,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from monitor.alerting.routes import AlertPolicy, parse_policy
 from monitor.errors import ConfigError
@@ -42,6 +54,7 @@ __all__ = [
     "Settings",
     "SinkSettings",
     "WebhookSettings",
+    "is_loopback",
     "line_of",
     "load_policy",
     "load_settings",
@@ -49,6 +62,7 @@ __all__ = [
 ]
 
 ENVIRONMENT_PREFIX = "MARGIN_MONITOR_"
+LEAST_TOKEN = 16
 
 
 def _ratio(value: Any) -> Decimal:
@@ -98,6 +112,30 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 SinkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
+def read_secret(path: Path, key: str) -> str:
+    """The text of a file that keeps a secret. Raises ConfigError when it cannot be read or others can read it."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(source=str(path), key=key, value=str(error), expected="a readable file") from None
+    if mode & 0o027:  # the group may read: systemd credentials and Kubernetes secrets are handed over so
+        raise ConfigError(
+            source=str(path), key=key, value=f"mode {mode & 0o777:03o}", expected="a file that only its owner can read (chmod 600)"
+        )
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Section(BaseModel):
     """A section: unknown keys are errors, values are not changed after loading."""
 
@@ -116,19 +154,7 @@ class SecretSection(Section):
             return self.password.get_secret_value()
         if self.password_file is None:
             return None
-        try:
-            mode = self.password_file.stat().st_mode
-            text = self.password_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(source=str(self.password_file), key="password_file", value=str(error), expected="a readable file") from None
-        if mode & 0o027:  # the group may read: systemd credentials and Kubernetes secrets are handed over so
-            raise ConfigError(
-                source=str(self.password_file),
-                key="password_file",
-                value=f"mode {mode & 0o777:03o}",
-                expected="a file that only its owner can read (chmod 600)",
-            )
-        return text
+        return read_secret(self.password_file, "password_file")
 
 
 class LedgerSettings(SecretSection):
@@ -297,11 +323,52 @@ class AlertSettings(Section):
 
 
 class HttpSettings(Section):
-    """Metrics, health and the read-only API."""
+    """The live page, metrics, health and the read-only API, and who may ask."""
 
     enabled: bool = True
+    token_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    client_ca_file: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: Port = 9464
+
+    @field_validator("client_ca_file")
+    @classmethod
+    def _with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not (info.data.get("tls_cert_file") and info.data.get("tls_key_file")):
+            raise ValueError("http.tls_cert_file and http.tls_key_file beside it")
+        return value
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("tls_cert_file") is None):
+            raise ValueError("http.tls_cert_file and http.tls_key_file together, or neither")
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _not_open_to_the_world(cls, value: str, info: ValidationInfo) -> str:
+        """Whoever can reach it could read every account."""
+        if not is_loopback(value) and not info.data.get("token_file") and not info.data.get("client_ca_file"):
+            raise ValueError("a loopback address, or http.token_file, or http.client_ca_file with TLS: without one anybody could read it")
+        return value
+
+    def token(self) -> str | None:
+        """The token that readers must bring. Raises ConfigError when its file cannot be used."""
+        if self.token_file is None:
+            return None
+        text = read_secret(self.token_file, "http.token_file")
+        if len(text) < LEAST_TOKEN:
+            raise ConfigError(
+                source=str(self.token_file),
+                key="http.token_file",
+                value=f"{len(text)} characters",
+                expected=f"a token of at least {LEAST_TOKEN} (openssl rand -hex 32)",
+            )
+        return text
 
 
 class LogSettings(Section):

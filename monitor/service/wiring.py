@@ -34,7 +34,7 @@ from monitor.service.alerts_stage import AlertsStage, HeadWatch
 from monitor.service.evaluator_stage import EvaluatorStage, Loading
 from monitor.service.facts import Facts
 from monitor.service.feeds_stage import FeedsStage, Room
-from monitor.service.http import HttpServer, build_app
+from monitor.service.http import HttpServer, Tls, build_app
 from monitor.service.logs import log
 from monitor.service.metrics import Exposition, Sample
 from monitor.service.notify import notify_systemd
@@ -43,7 +43,7 @@ from monitor.service.readings import DaemonReadings
 from monitor.service.receivers import adopt_standing, make_receivers
 from monitor.service.reload import Load, Reloader
 from monitor.service.rule_rounds import RuleRounds
-from monitor.service.settings import Settings
+from monitor.service.settings import HttpSettings, Settings
 from monitor.service.snapshots import Snapshots
 from monitor.service.tables import VenueTables
 from monitor.sinks.base import Sink
@@ -189,7 +189,7 @@ class Daemon:
             http: asyncio.Task[None] | None = None
             async with asyncio.TaskGroup() as group:
                 if self.settings.http.enabled:
-                    self.http = HttpServer(build_app(self.readings), host=self.settings.http.host, port=self.settings.http.port)
+                    self.http = self._make_http(self.settings.http)
                     http = group.create_task(self.http.run(), name="http")
                     log.info("http_listening", address=self.http.address)
                 lag = group.create_task(self._watch_loop(), name="lag")
@@ -199,6 +199,15 @@ class Daemon:
                     lag.cancel()
                     if self.http is not None and http is not None:
                         self.http.stop()
+
+    def _make_http(self, settings: HttpSettings) -> HttpServer:
+        """The server with its token and certificates. Raises ConfigError."""
+        tls = None
+        if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+            tls = Tls(settings.tls_cert_file, settings.tls_key_file, settings.client_ca_file)
+        hosts = ("*",) if settings.client_ca_file is not None else settings.allowed_hosts
+        app = build_app(self.readings, token=settings.token(), hosts=hosts, secure=tls is not None)
+        return HttpServer(app, host=settings.host, port=settings.port, tls=tls)
 
     async def _run_stages(self, group: asyncio.TaskGroup) -> None:
         self._group = group
@@ -456,6 +465,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(evaluator.run(), name="evaluator run")
                 group.create_task(snapshots.run(), name="snapshots")
+                group.create_task(self.readings.note_ratios(), name="ratios")
                 group.create_task(self._run_rules(evaluator), name="rules")
                 group.create_task(self._restart_when_stale(), name="reloaded")
         except* RestartNeeded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import orjson
 import pytest
 
 from monitor.errors import ConfigError
+from monitor.page.what_if import Changes
 from monitor.service.http import AccountQuery, Check, HttpServer, build_app
 
 
@@ -19,6 +21,8 @@ class Fixed:
 
     def __init__(self, *, ready: bool) -> None:
         self.is_ready = ready
+        self.number = 1
+        self.watchers = 0
 
     def live(self) -> Sequence[Check]:
         return [Check("evaluator", True)]
@@ -41,6 +45,33 @@ class Fixed:
     def feeds(self) -> dict[str, Any]:
         return {}
 
+    def history(self, account_id: str) -> list[tuple[float, float | None]]:
+        return [(1.0, 0.5), (2.0, None)]
+
+    def explain(self, account_id: str) -> list[dict[str, Any]] | None:
+        return [] if account_id == "a" else None
+
+    async def what_if(self, account_id: str, changes: Changes) -> dict[str, Any] | None:
+        return {"move": str(changes.move)} if account_id == "a" else None
+
+    def version(self) -> tuple[int, ...] | None:
+        return (self.number,) if self.is_ready else None
+
+    def page(self, query: AccountQuery) -> dict[str, Any] | None:
+        return {"limit": query.limit, "n": self.number} if self.is_ready else None
+
+    def status(self) -> dict[str, Any]:
+        return {"ready": self.is_ready}
+
+    def written(self) -> int:
+        return self.number
+
+    async def latest(self, limit: int) -> list[dict[str, Any]]:
+        return [{"n": self.number}]
+
+    async def account_live(self, account_id: str) -> dict[str, Any] | None:
+        return {"id": account_id}
+
 
 @asynccontextmanager
 async def serving(*, ready: bool = True) -> AsyncIterator[HttpServer]:
@@ -55,7 +86,7 @@ async def serving(*, ready: bool = True) -> AsyncIterator[HttpServer]:
 async def get(server: HttpServer, target: str, method: str = "GET") -> tuple[int, bytes]:
     """Asks one thing on a new connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(f"{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -87,6 +118,45 @@ async def test_the_api_answers_json_and_refuses_what_it_does_not_know() -> None:
         assert (await get(server, "/api/accounts", "POST"))[0] == 405
         assert (await get(server, "/nothing"))[0] == 404
         assert (await get(server, "/metrics"))[1] == b"m 1\n"
+        assert orjson.loads((await get(server, "/api/accounts/a/history"))[1]) == {"points": [[1.0, 0.5], [2.0, None]]}
+        assert orjson.loads((await get(server, "/api/accounts/a/explain"))[1]) == {"sections": []}
+        assert (await get(server, "/api/accounts/b/explain"))[0] == 404
+        assert orjson.loads((await get(server, "/api/what-if?account=a&move=-10"))[1]) == {"move": "-10"}
+        assert (await get(server, "/api/what-if?account=b"))[0] == 404
+        for wrong in ("move=-51", "move=x", "trade=BTCUSDT", "nothing=1", "deposit=USDT:1e99"):
+            assert (await get(server, f"/api/what-if?account=a&{wrong}"))[0] == 400, wrong
+
+
+async def test_the_page_is_served_whole_and_from_here_alone() -> None:
+    """Every file the page names is there, and the policy of every answer lets nothing in from elsewhere."""
+    async with serving() as server:
+        status, page = await get(server, "/")
+        assert status == 200
+        for path in set(re.findall(rb'(?:href|src)="(/static/[^"]+)"', page)):
+            assert (await get(server, path.decode()))[0] == 200, path
+        assert b"http:" not in page and b"https:" not in page
+        assert (await get(server, "/static/nothing.js"))[0] == 404
+        assert (await get(server, "/static/../index.html"))[0] == 404
+
+
+async def test_the_stream_tells_what_has_changed_and_ends_with_the_server() -> None:
+    """The first look shows everything; later ones what is new; stopping the server ends it within its grace."""
+    readings = Fixed(ready=True)
+    server = HttpServer(build_app(readings), host="127.0.0.1", port=0)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(server.run())
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /api/live?limit=9999&level=watch HTTP/1.1\r\nHost: localhost\r\n\r\n".replace(b"9999", b"999"))
+        text = await reader.readuntil(b'event: board\ndata: {"limit":200,"n":1}')
+        assert b"text/event-stream" in text and b'event: status\ndata: {"ready":true}' in text
+        await reader.readuntil(b'event: events\ndata: [{"n":1}]')
+        assert readings.watchers == 1
+        readings.number = 2
+        await reader.readuntil(b'event: board\ndata: {"limit":200,"n":2}')
+        server.stop()
+        await reader.read()
+        writer.close()
+    assert readings.watchers == 0
 
 
 async def test_a_taken_port_is_an_error_at_start() -> None:

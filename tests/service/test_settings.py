@@ -36,17 +36,21 @@ def test_every_key_is_documented() -> None:
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     """The three sources are merged in the promised order."""
-    path = write(tmp_path, "[http]\nport = 1\nhost = 'file'\n[log]\nlevel = 'error'\n")
-    environment = {"MARGIN_MONITOR_HTTP__PORT": "2", "MARGIN_MONITOR_HTTP__HOST": "environment", "OTHER": "x"}
+    path = write(tmp_path, "[http]\nport = 1\nhost = '127.0.0.2'\n[log]\nlevel = 'error'\n")
+    environment = {"MARGIN_MONITOR_HTTP__PORT": "2", "MARGIN_MONITOR_HTTP__HOST": "127.0.0.3", "OTHER": "x"}
     settings = load_settings(path, environment=environment, overrides={"http.port": 3})
 
-    assert (settings.http.port, settings.http.host, settings.log.level) == (3, "environment", "error")
+    assert (settings.http.port, settings.http.host, settings.log.level) == (3, "127.0.0.3", "error")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[http]\nport = 70000\n", "settings.toml:2: http.port: 70000"),
+        ('[http]\nhost = "0.0.0.0"\n', "settings.toml:2: http.host: '0.0.0.0': expected a loopback address, or http.token_file"),
+        ('[http]\nhost = "::"\ntls_cert_file = "a"\ntls_key_file = "b"\n', "settings.toml:2: http.host: '::': expected a loopback address"),
+        ('[http]\ntls_key_file = "b"\n', "settings.toml:2: http.tls_key_file: 'b': expected http.tls_cert_file and http.tls_key_file"),
+        ('[http]\nclient_ca_file = "b"\n', "settings.toml:2: http.client_ca_file: 'b': expected http.tls_cert_file"),
         ("[http]\n\nprot = 1\n", "settings.toml:3: http.prot: 1: expected a known key, perhaps 'port'"),
         ("[htp]\nport = 1\n", "settings.toml:1: htp: {'port': 1}: expected a known key, perhaps 'http'"),
         ('[ledger]\nurl = "http://x"\n', "settings.toml:2: ledger.url: 'http://x': expected \"embedded\""),
