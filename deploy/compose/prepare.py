@@ -28,7 +28,7 @@ _OWNERS = {
     "grafana": (472, 0),
     "people": (0, 0),
 }
-_REDIS_USERS = ("margin-monitor", "margin-producer", "margin-reader", "margin-backup")
+_REDIS_USERS = ("margin-monitor", "margin-producer", "margin-reader", "margin-operator", "margin-backup")
 _MQTT_USERS = ("margin-monitor", "operator")
 _YEARS = 10
 
@@ -76,6 +76,7 @@ def prepare(folder: Path, *, deploy: Path) -> None:
         for name, secret in (
             ("redis-margin-producer", redis["margin-producer"]),
             ("redis-margin-reader", redis["margin-reader"]),
+            ("redis-margin-operator", redis["margin-operator"]),
             ("redis-margin-backup", redis["margin-backup"]),
             ("mqtt-operator", mqtt["operator"]),
             ("grafana-admin", grafana),

@@ -17,9 +17,14 @@ from monitor.ledger.crashpoints import crash_at
 from monitor.ledger.head import FIELDS, Head
 from monitor.ledger.keys import PartitionKeys
 from monitor.measures import Durations
+from monitor.wire.events import parse_event_id
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
 __all__ = ["BatchSink", "Sink", "SinkStatistics", "SinkWorker", "read_cursors", "read_rows", "register_sink", "row_of"]
+
+
+AGAIN_S = 1.0
+"""How often a worker looks for rows that a person wants delivered once more."""
 
 
 class Sink(Protocol):
@@ -150,6 +155,7 @@ class SinkWorker:
         self._link, self._sink, self._may_send, self._doze = link, sink, may_send, doze
         self._first_pause_s, self._longest_pause_s, self._most_raises = first_pause_s, longest_pause_s, most_raises
         self._keys = PartitionKeys.of(partition)
+        self._again, self._again_at = self._keys.again(name), 0.0
         self._place: str | None = None  # the last row delivered or refused
         self._stored: str | None = None  # what is known to stand in the ledger
         self._most_copies = most_copies
@@ -213,6 +219,7 @@ class SinkWorker:
                         await self._deliver(rows[taken])
                         rows = rows[taken + 1 :]
                 pause = self._first_pause_s
+                await self._deliver_again()
                 if not has_rows:
                     await _wait(self.wake, 0.5)
             except LedgerUnavailable as error:
@@ -221,10 +228,48 @@ class SinkWorker:
                 await self._doze(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, 1.0)
 
+    async def _deliver_again(self) -> None:
+        """Rows that a person asked for once more, at most one look a second, each tried once a look: they hold nothing up."""
+        now = asyncio.get_running_loop().time()
+        if now < self._again_at:
+            return
+        self._again_at = now + AGAIN_S
+        wire = await self._readable()
+        for entry_id, pairs in await wire.call("XRANGE", self._again, "-", "+", "COUNT", 10, timeout_s=self._link.timeout_s):
+            fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            event = parse_event_id(fields[b"id"].decode())
+            row = Row(event.partition, event.seq, event.token, fields[b"raw"], fields[b"hash"].decode())
+            left, _, right = entry_id.partition(b"-")
+            done: Command = ("XTRIM", self._again, "MINID", f"{left.decode()}-{int(right) + 1}")
+            if not self._may_send():
+                return
+            try:
+                result = await self._sink.deliver(row)
+            except Exception as error:  # noqa: BLE001  as for every row
+                self.statistics.raised += 1
+                result = Unavailable("raised", detail=f"{type(error).__name__}: {error}")
+            if isinstance(result, Unavailable):
+                self.statistics.detail = result.detail
+                return
+            if isinstance(result, Refused):
+                await self._transact(self._letter(row, result), done)
+                self.statistics.refused += 1
+            else:
+                await self._transact(done)
+                self.statistics.delivered += 1
+
+    async def _transact(self, *commands: Command) -> None:
+        async with self._writing:
+            replies = await (await self._writable()).exchange([("MULTI",), *commands, ("EXEC",)], timeout_s=self._link.timeout_s)
+            raise_faults([*replies, *(replies[-1] if isinstance(replies[-1], list) else ())])
+
     async def _read(self, after: str) -> list[Row]:
+        return await read_rows(await self._readable(), self.partition, after, timeout_s=max(self._link.timeout_s, 5.0))
+
+    async def _readable(self) -> Wire:
         if self._reader is None or self._reader.closed:
             self._reader = await self._link.open()
-        return await read_rows(self._reader, self.partition, after, timeout_s=max(self._link.timeout_s, 5.0))
+        return self._reader
 
     async def _deliver_batch(self, rows: Sequence[Row]) -> tuple[int, int]:
         """Offers several rows at once where the sink can take them: how many, and how many of them it has now."""
@@ -268,8 +313,8 @@ class SinkWorker:
                     self.statistics.failing_since = None
                     self._advance(row)
                     return
-                case Refused(reason, detail):
-                    await self._bury(row, f"{reason}: {detail}" if detail else reason)
+                case Refused():
+                    await self._bury(row, result)
                     self.statistics.refused += 1
                     self.statistics.failing_since = None
                     self._advance(row)
@@ -292,12 +337,18 @@ class SinkWorker:
             self._ahead += count
             self._moved.set()
 
-    async def _bury(self, row: Row, reason: str) -> None:
+    def _letter(self, row: Row, refused: Refused) -> Command:
+        """A row as a dead letter (`monitor.ledger.dead_letters`)."""
+        cause = f"{refused.reason}: {refused.detail}" if refused.detail else refused.reason
+        head = ("XADD", self._keys.dead, "*", "source", f"sink:{self.name}", "cause", cause)
+        return (*head, "raw", row.body, "id", row.id, "hash", row.hash)
+
+    async def _bury(self, row: Row, refused: Refused) -> None:
         """Dead letter and cursor in one transaction, repeated until it is known to be done."""
         pause = self._first_pause_s
         commands: list[Command] = [
             ("MULTI",),
-            ("XADD", self._keys.dead, "*", "source", f"sink:{self.name}", "cause", reason, "raw", row.body, "id", row.id),
+            self._letter(row, refused),
             ("HSET", self._keys.sinks, self.name, row.stream_id),
             ("EXEC",),
         ]

@@ -86,6 +86,10 @@ class PartitionKeys:
         """The keys of the partition with this number."""
         return cls(*(f"{{{partition}}}:{name}" for name in cls.__slots__))
 
+    def again(self, sink: str) -> str:
+        """The stream of events that a person wants this sink to be given once more."""
+        return f"{self.events.partition(':')[0]}:again:{sink}"
+
 
 def marks_key(venue: str) -> str:
     """The hash of a venue's last prices, on the cache."""
