@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from monitor.ledger.cache import HealthWriter, TickCursor, TicksReader, TicksWriter, read_marks
-from monitor.ledger.changes import Anchor, Change, DocumentChange, Hold, Observation
+from monitor.ledger.changes import Anchor, Change, DeadLetter, DocumentChange, Hold, Observation
 from monitor.ledger.checks import check_ledger_server
 from monitor.ledger.committer import Committer
 from monitor.ledger.connection import Command, Endpoint, Link, Refusal, Wire
 from monitor.ledger.cursors import SinkWorker, register_sink
+from monitor.ledger.dead_letters import drop, letters, try_again
 from monitor.ledger.holder import holder_name
 from monitor.ledger.housekeeping import Housekeeper
 from monitor.ledger.identity import identify
@@ -67,7 +68,7 @@ async def test_redis_accepts_the_shipped_file(name: str, tmp_path: Path) -> None
         async with asyncio.timeout(10):
             while b"ready to accept" not in (line := (await process.stdout.readline()).lower()):
                 assert line, "redis-server ended"
-        for user in ("margin-monitor", "margin-producer", "margin-reader"):
+        for user in ("margin-monitor", "margin-producer", "margin-reader", "margin-operator"):
             for password in ("", "0" * 64):
                 with pytest.raises(Refusal) as found:
                     await Link(Endpoint(path=str(socket), username=user, password=password)).open()
@@ -144,6 +145,8 @@ async def _everything(redis: Redis) -> None:
     wire = await link.open()
     assert await check_ledger_server(wire) == []
     await wire.call("PING", timeout_s=5.0)
+    await wire.call("SET", "wanted:v", b"{}", timeout_s=5.0)
+    assert await wire.call("GET", "wanted:v", timeout_s=5.0) == b"{}"
     other = await Wire.connect(Endpoint.parse(f"{redis.url}?db=1", username="margin-monitor", password=_PASSWORD), timeout_s=5.0)
     for open_wire in (wire, other):
         open_wire.close()
@@ -176,6 +179,28 @@ async def test_the_daemon_runs_with_exactly_the_commands_it_is_allowed(tmp_path:
     assert used - administrator == allowed
 
 
+async def test_the_operator_can_mend_dead_letters_and_nothing_else(tmp_path: Path) -> None:
+    """Its commands are those that `dead list|show|retry|drop` use."""
+    async with _with_users(tmp_path) as redis:
+        daemon = _link(redis, "margin-monitor")
+        partition = Partition(daemon, 0, holder=holder_name(), ledger=await identify(daemon, 1), partitions=1)
+        await partition.lead(60.0)
+        buried = [("updates", b"{}"), ("sink:s", b"{}"), ("sink:s", b"")]
+        await partition.commit([DeadLetter(source, "test", raw, "0/1-1") for source, raw in buried])
+        await redis.exchange(("ACL", "LOG", "RESET"), ("CONFIG", "RESETSTAT"))
+        operator = _link(redis, "margin-operator")
+        await identify(operator, 1)
+        wire = await operator.open()
+        update, event, nothing = await letters(wire, 0)
+        await try_again(wire, update)
+        await try_again(wire, event)
+        assert await drop(wire, nothing)
+        wire.close()
+        assert await redis.call("ACL", "LOG") == []
+        assert await redis.call("XLEN", "{0}:dead") == 0
+        partition.close()
+
+
 _DENIED: list[Command] = [
     ("EVAL", "return 1", 0),
     ("SCRIPT", "LOAD", "return 1"),
@@ -203,7 +228,7 @@ _DENIED: list[Command] = [
 ]
 
 
-@pytest.mark.parametrize("user", ["margin-monitor", "margin-producer", "margin-reader"])
+@pytest.mark.parametrize("user", ["margin-monitor", "margin-producer", "margin-reader", "margin-operator"])
 async def test_what_nobody_needs_is_denied(user: str, tmp_path: Path) -> None:
     """No scripting, no administration, no deleting, no foreign keys."""
     async with _with_users(tmp_path) as redis:
