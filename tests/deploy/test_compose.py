@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 import ssl
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from redis.exceptions import AuthenticationError
 
 from deploy.compose.prepare import main
 from monitor.service.settings import load_settings
-from tests.support.commands import needs, output_of, running
+from tests.support.commands import needs, output_of, path_of, running
 from tests.support.mosquitto import free_port
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +108,27 @@ def test_the_daemons_settings_are_accepted() -> None:
     assert settings.cache.url == "redis://redis-cache:6379/0"
     assert settings.sinks.mqtt.host in _SERVICES
     assert f"127.0.0.1:{settings.http.port}:{settings.http.port}" in _SERVICES["margin-monitor"]["ports"]
+
+
+@needs("redis-server", "redis-check-aof")
+def test_a_torn_ledger_is_repaired_before_redis_reads_it(tmp_path: Path) -> None:
+    """The ledger's own command line, on a file with a write that a power cut tore: it starts, without the torn transaction."""
+    command = _SERVICES["redis-ledger"]["command"]
+    assert "../redis/repair-append-file:/usr/local/bin/repair-append-file:ro" in _SERVICES["redis-ledger"]["volumes"]
+    port = free_port()
+    line = command[2].replace("/usr/local/bin", str(_ROOT / "deploy" / "redis")).replace("/data", str(tmp_path)).replace("6379", str(port))
+    line = line.replace("/usr/local/etc/redis.conf", str(tmp_path / "redis.conf")).replace("'* -::*'", "127.0.0.1")
+    configuration = (_ROOT / "deploy" / "redis" / "redis-ledger.conf").read_text(encoding="utf-8").replace("/var/lib/redis", str(tmp_path))
+    (tmp_path / "redis.conf").write_text(configuration.replace("aclfile", "# aclfile"), encoding="utf-8")
+    (tmp_path / "appendonly.aof").write_bytes(
+        b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n2\r\n*1\r\n$4\r\nEX"
+    )
+    with running(command[0], command[1], line):
+        asked = [path_of("redis-cli") or "", "-p", str(port), "get", "a"]
+        deadline = time.monotonic() + 10
+        while (said := subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()) != "1":
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
 
 
 def test_prepare_keeps_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,3 +175,13 @@ def test_the_service_monitor_names_the_job_and_the_port() -> None:
 
     assert {"targetLabel": "job", "replacement": "margin-monitor"} in endpoint["relabelings"]
     assert endpoint["port"] == "http"
+
+
+def test_the_ledger_is_repaired_before_redis_reads_it() -> None:
+    """The shipped script, word by word, runs before Redis on the same folder; and Redis itself cuts nothing."""
+    found = {(each["kind"], each["metadata"]["name"]): each for each in _OBJECTS}
+    settings, pod = found["ConfigMap", "redis"]["data"], found["StatefulSet", "ledger"]["spec"]["template"]["spec"]
+
+    assert settings["repair-append-file"] == (_ROOT / "deploy" / "redis" / "repair-append-file").read_text(encoding="utf-8")
+    assert "aof-load-truncated no" in settings["ledger.conf"].splitlines()
+    assert pod["initContainers"][0]["command"] == ["sh", "/etc/redis/repair-append-file", "/data"]
