@@ -125,7 +125,8 @@ class Freshness:
         Args:
             batch: Of this venue.
             now: Monotonic seconds.
-            strict: Also leave out what has the same event time: another connection has brought it before.
+            strict: Also leave out what has the same event time: another connection has brought it before. So it is for a name that is told
+                as stale: readers take every number for a new one.
         """
         names, times = batch.names, batch.venue_times_ms
         known = self._time.setdefault(batch.kind, {})
@@ -160,7 +161,7 @@ class Freshness:
             self._repeated[batch.kind, name] = now
             if time < last:
                 self.older += 1
-            elif strict:
+            elif strict or (batch.kind, name) in self._told:
                 self.duplicates += 1
             else:
                 kept.append(index)
