@@ -3,7 +3,7 @@
     prepare.py FOLDER            writes FOLDER/<consumer>/..., owned by the consumer where we are root
     prepare.py FOLDER --show     prints what people need: the passwords of operator, producers, readers and Grafana, and the authority
 
-Consumers: margin-monitor (its passwords), redis (users.acl with hashes), mosquitto (password hashes, certificate, rights), grafana, people.
+Consumers: margin-monitor (its passwords), prometheus (the token of the live page and /metrics), redis (users.acl with hashes), mosquitto (password hashes, certificate, rights), grafana, people.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _OWNERS = {
     "mosquitto": (1883, 1883),
     "mosquitto-data": (1883, 1883),  # the broker's volume: its image does not know the folder
     "grafana": (472, 0),
+    "prometheus": (65534, 65534),
     "people": (0, 0),
 }
 _REDIS_USERS = ("margin-monitor", "margin-producer", "margin-reader", "margin-operator", "margin-backup")
@@ -84,6 +85,10 @@ def prepare(folder: Path, *, deploy: Path) -> None:
         ):
             _write(folder / "people" / name, secret)
         _write(done, "The passwords and certificates were made. Remove the volumes to have new ones.")
+    if not (folder / "people" / "page-token").exists():  # by itself, so that an older deployment gets one too
+        token = secrets.token_urlsafe(32)
+        for path in ("margin-monitor/http", "prometheus/http", "people/page-token"):
+            _write(folder / path, token)
     _write(folder / "mosquitto" / "acl", (deploy / "mosquitto" / "acl").read_text(encoding="utf-8"))
     _hand_over(folder)
 

@@ -145,6 +145,19 @@ def test_prepare_keeps_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "margin-monitor" / "redis").read_text() not in shown
 
 
+def test_prepare_gives_the_page_a_token_that_prometheus_has_too(tmp_path: Path) -> None:
+    """Also where everything else was made before there was one; and it is kept."""
+    folder = tmp_path / "secrets"
+    assert main([str(folder)]) == 0
+    for path in ("people/page-token", "margin-monitor/http", "prometheus/http"):
+        (folder / path).unlink()
+    assert main([str(folder)]) == 0
+    token = (folder / "margin-monitor" / "http").read_text()
+    assert len(token) > 40
+    assert main([str(folder)]) == 0
+    assert {(folder / path).read_text() for path in ("people/page-token", "margin-monitor/http", "prometheus/http")} == {token}
+
+
 def test_prepare_without_a_folder_is_told_how(capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong call ends with 2 and the usage."""
     assert main([]) == 2

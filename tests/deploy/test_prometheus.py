@@ -33,7 +33,8 @@ def _alerts() -> list[dict[str, Any]]:
 def test_promtool_accepts_the_rules_and_the_configuration() -> None:
     """Syntax, duplicate rules and the scrape configuration are what Prometheus takes."""
     for what, path in (("rules", _RULES), ("config", _PROMETHEUS / "prometheus.yml")):
-        code, text = output_of(["promtool", "check", what, str(path)])
+        there_only = ["--syntax-only"] if what == "config" else []  # the token's file is on the server
+        code, text = output_of(["promtool", "check", what, *there_only, str(path)])
         assert code == 0, text
 
 
