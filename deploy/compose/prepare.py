@@ -3,7 +3,8 @@
     prepare.py FOLDER            writes FOLDER/<consumer>/..., owned by the consumer where we are root
     prepare.py FOLDER --show     prints what people need: the passwords of operator, producers, readers and Grafana, and the authority
 
-Consumers: margin-monitor (its passwords), prometheus (the token of the live page and /metrics), redis (users.acl with hashes), mosquitto (password hashes, certificate, rights), grafana, people.
+Consumers: margin-monitor (its passwords), prometheus (the token of the live page and /metrics), redis (users.acl with hashes), mosquitto
+(password hashes, certificate, rights), grafana, people.
 """
 
 from __future__ import annotations
