@@ -7,14 +7,14 @@ bankrupt ones by equity. An account with an unknown pool is unknown whatever its
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEVELS", "UNKNOWN", "Board", "Columns", "Ranking"]
+__all__ = ["LEVELS", "UNKNOWN", "Board", "Columns", "Prepared", "Ranking"]
 
 LEVELS = ("healthy", "watch", "margin_call", "liquidation", "bankrupt")
 UNKNOWN = 5
@@ -26,6 +26,8 @@ PLACE = np.array([0.0, 1.0, 2.0, 4.0, 5.0, 3.0])
 PAST_S = 30.0
 PAST_KEPT = 11
 """Ratios of the whole book are remembered each 30 s, for five minutes: 4 bytes an account each."""
+
+SEARCHES_KEPT = 16
 
 Numbers = NDArray[Any]
 
@@ -66,6 +68,20 @@ class Ranking:
     group: Numbers
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A book ready to be ranked: its columns, the row of each pool in them, the rows that are there and those that are held."""
+
+    now: float
+    columns: Columns
+    of_pool: Numbers
+    alive: Numbers
+    held: Numbers
+    ids: Sequence[str]
+    venue: Numbers
+    group: Numbers
+
+
 class Board:
     """Ranks a book again and again. Rows are given to accounts for good; those that are gone are not ranked."""
 
@@ -84,17 +100,31 @@ class Board:
         self._group: Numbers = np.zeros(0, np.int32)
         self._accounts: list[str] = []
         self._row_of_pool: Numbers = np.zeros(0, np.int32)
+        self._searches: dict[str, tuple[int, Numbers]] = {}
         self._past: deque[tuple[float, Numbers]] = deque(maxlen=PAST_KEPT)
 
-    def rank(self, columns: Columns, book: Iterable[str], size: int, held: Mapping[str, str], now: float) -> Ranking:
+    def rank(self, columns: Columns, book: Iterable[str], size: int, held: Iterable[str], now: float) -> Ranking:
         """Ranks all accounts of `book` (of `size`), those `held` as unknown."""
+        return self.sort(self.prepare(columns, book, size, held, now))
+
+    def prepare(self, columns: Columns, book: Iterable[str], size: int, held: Iterable[str], now: float) -> Prepared:
+        """What has to be read while nobody changes the book: which rows there are, and whose each pool is."""
         if len(self.ids) > 2 * size + 1_000:
             self._start()
         self._follow(columns.account_of)
-        if len(self._row_of) != size or size != len(self.ids):
-            self._admit(book)
-        rows, level = len(self.ids), columns.level
-        of_pool = self._row_of_pool[columns.pools]
+        if len(self.ids) != size:
+            for account in book:
+                if account not in self._row_of:
+                    self._new_row(account)
+        rows = len(self.ids)
+        alive = np.arange(rows) if rows == size else np.array([self._row_of[account] for account in book], np.int64)
+        held_rows = np.array([self._row_of[account] for account in held if account in self._row_of], np.int64)
+        return Prepared(now, columns, self._row_of_pool[columns.pools], alive, held_rows, self.ids, self._venue[:rows], self._group[:rows])
+
+    def sort(self, prepared: Prepared) -> Ranking:
+        """The ranking of what was prepared. May run in a thread, one at a time: it touches nothing that lives."""
+        columns, of_pool, alive = prepared.columns, prepared.of_pool, prepared.alive
+        rows, level = len(prepared.venue), columns.level
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(columns.equity > 0, columns.requirement / columns.equity, np.nan)
             within = np.where(columns.equity > 0, ratio / (1 + ratio), 0.5 + np.arctan(-columns.equity / 1e5) / np.pi)
@@ -107,14 +137,11 @@ class Board:
         chosen = of_pool[worst_last]
         key[chosen], row_level[chosen], row_ratio[chosen] = danger[worst_last], level[worst_last], ratio[worst_last]
         row_level[of_pool[level == UNKNOWN]] = UNKNOWN
-        for account in held:
-            row = self._row_of.get(account)
-            if row is not None:
-                key[row], row_level[row], row_ratio[row] = max(key[row], PLACE[UNKNOWN]), UNKNOWN, np.nan
-        alive = self._alive(book, size)
+        held = prepared.held
+        key[held], row_level[held], row_ratio[held] = np.maximum(key[held], PLACE[UNKNOWN]), UNKNOWN, np.nan
         order = alive[np.argsort(-key[alive], kind="stable")].astype(np.int32)
-        change, change_s = self._remember(row_ratio, now)
-        return Ranking(now, order, self.ids, row_level, row_ratio, change, change_s, self._venue[:rows], self._group[:rows])
+        change, change_s = self._remember(row_ratio, prepared.now)
+        return Ranking(prepared.now, order, prepared.ids, row_level, row_ratio, change, change_s, prepared.venue, prepared.group)
 
     def code(self, name: str) -> int:
         """Number of a venue or group in the columns of a ranking; -1 for one that no account has."""
@@ -135,20 +162,20 @@ class Board:
             wanted = UNKNOWN if level == "unknown" else LEVELS.index(level) if level in LEVELS else -1
             order = order[ranking.level[order] == wanted]
         if search:
-            needle, ids = search.casefold(), ranking.ids
-            order = np.array([row for row in order.tolist() if needle in ids[row].casefold()], np.int32)
+            order = order[self._found(search.casefold())[order]]
         return order
 
-    def _admit(self, book: Iterable[str]) -> None:
-        """Gives a row to every account that has none."""
-        for account in book:
-            if account not in self._row_of:
-                self._new_row(account)
-
-    def _alive(self, book: Iterable[str], size: int) -> Numbers:
-        if size == len(self.ids):
-            return np.arange(size, dtype=np.int32)
-        return np.array([self._row_of[account] for account in book], np.int32)
+    def _found(self, needle: str) -> Numbers:
+        """By row, whether its account has this in its id; remembered, since it is asked for again and again while somebody reads."""
+        count, found = self._searches.get(needle, (0, np.zeros(0, bool)))
+        if count < len(self.ids):
+            more = np.array([needle in account.casefold() for account in self.ids[count:]], bool)
+            found = np.concatenate([found, more])
+            self._searches.pop(needle, None)
+            self._searches[needle] = len(found), found
+            while len(self._searches) > SEARCHES_KEPT:
+                del self._searches[next(iter(self._searches))]
+        return found
 
     def _new_row(self, account: str) -> int:
         row = self._row_of[account] = len(self.ids)

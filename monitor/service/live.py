@@ -17,7 +17,7 @@ import numpy as np
 
 from monitor.engine.book import UNKNOWN as UNKNOWN_STATE
 from monitor.margin.liquidation import pool_move
-from monitor.page.board import LEVELS, UNKNOWN, Board, Columns, Ranking
+from monitor.page.board import LEVELS, UNKNOWN, Board, Columns, Prepared, Ranking
 from monitor.page.history import History
 from monitor.service.evaluator_stage import EvaluatorStage
 from monitor.service.http_query import AccountQuery
@@ -31,6 +31,7 @@ MOVES_S = 0.006
 
 MOVES_KEPT = 4_096
 TRACKED = 100
+UNKNOWN_AT_ONCE = 1_000
 
 
 class LiveBoard:
@@ -42,7 +43,10 @@ class LiveBoard:
         self._board = Board(evaluator.book.venue_and_group)
         self._ranking: Ranking | None = None
         self._ranked_version: tuple[int, ...] = ()
+        self._preparing_version: tuple[int, ...] = ()
         self._cost_s = 0.0
+        self._is_sorting = False
+        self._unreadable = 0
         self._moves: OrderedDict[tuple[str, str], tuple[float, float | None, float | None]] = OrderedDict()
         self._viewed: OrderedDict[str, float] = OrderedDict()
 
@@ -50,13 +54,15 @@ class LiveBoard:
         """Notes the ratios of the worst accounts and of those looked at, until cancelled."""
         while True:
             await asyncio.sleep(1.0 if is_watched() else IDLE_S)
-            ranking = self.ranking()
-            now = time.time()
+            await self.refresh()
+            ranking, now = self.ranking(), time.time()
             rows = ranking.order[:TRACKED].tolist()
             rows += [row for account in self._viewed if (row := self._board.row(account)) is not None]
             points = {ranking.ids[row]: _number(ranking.ratio[row]) for row in rows if ranking.level[row] != UNKNOWN}
             points.update({ranking.ids[row]: None for row in rows if ranking.level[row] == UNKNOWN})
             self.history.note(now, points.items())
+            if (self.evaluator.engine.counts()[None] or 0) > UNKNOWN_AT_ONCE:
+                await self._look_at_unknown()
 
     def version(self) -> tuple[int, ...]:
         """Changes whenever a price, a document or a verdict has come."""
@@ -65,16 +71,39 @@ class LiveBoard:
         return (statistics.messages, statistics.applied, sum(evaluator.observer.events.values()), len(evaluator.holds), len(evaluator.book))
 
     def ranking(self) -> Ranking:
-        """All accounts by danger: new where something has changed, unless that would take too large a part of the time."""
-        version, now = self.version(), time.monotonic()
+        """All accounts by danger: anew where something has changed, unless that would take too large a part of the time."""
+        if self._is_due():
+            prepared = self._prepare()
+            self._keep(self._board.sort(prepared), time.monotonic() - prepared.now)
+        assert self._ranking is not None
+        return self._ranking
+
+    async def refresh(self) -> None:
+        """The same with the sorting in a thread, so that no tick waits for it."""
+        if self._ranking is None:
+            self.ranking()
+        elif self._is_due():
+            self._is_sorting = True
+            try:
+                prepared = self._prepare()
+                ranking = await asyncio.to_thread(self._board.sort, prepared)
+                self._keep(ranking, time.monotonic() - prepared.now)
+            finally:
+                self._is_sorting = False
+
+    def _is_due(self) -> bool:
         ranking = self._ranking
-        if ranking is not None and (version == self._ranked_version or now - ranking.at < self._cost_s / SHARE):
-            return ranking
+        if ranking is None:
+            return True
+        return not self._is_sorting and self.version() != self._ranked_version and time.monotonic() - ranking.at >= self._cost_s / SHARE
+
+    def _prepare(self) -> Prepared:
         evaluator = self.evaluator
-        ranking = self._board.rank(_columns(evaluator), evaluator.book, len(evaluator.book), evaluator.holds, now)
-        self._cost_s = time.monotonic() - now
-        self._ranking, self._ranked_version = ranking, version
-        return ranking
+        self._preparing_version = self.version()
+        return self._board.prepare(_columns(evaluator), evaluator.book, len(evaluator.book), evaluator.holds, time.monotonic())
+
+    def _keep(self, ranking: Ranking, cost_s: float) -> None:
+        self._ranking, self._ranked_version, self._cost_s = ranking, self._preparing_version, cost_s
 
     def summary(self) -> dict[str, Any]:
         """Accounts by level, and what can be filtered by."""
@@ -87,6 +116,30 @@ class LiveBoard:
             "groups": sorted(self._board.groups - {""}),
             "change_s": round(ranking.change_s),
         }
+
+    def unknown_by_reason(self) -> dict[str, int]:
+        """Unknown pools by what is lacking: a price, something in the document, or (accounts) a document that could be read.
+
+        Of very many the split is that of the last look; what came since is taken to lack a price.
+        """
+        engine = self.evaluator.engine
+        total = engine.counts()[None] or 0
+        documents = self._unreadable
+        if total <= UNKNOWN_AT_ONCE:
+            documents = sum(not _lacks_price(reason) for _, _, reason in engine.unknown(total))
+        documents = min(documents, total)
+        return {"price": total - documents, "document": documents, "held": len(self.evaluator.holds)}
+
+    async def _look_at_unknown(self) -> None:
+        """Counts the pools that lack something in their document, of very many unknown ones, a slice at a time."""
+        ranking, engine = self.ranking(), self.evaluator.engine
+        rows = ranking.order[ranking.level[ranking.order] == UNKNOWN].tolist()
+        count = 0
+        for place, row in enumerate(rows):
+            count += sum(reason is not None and not _lacks_price(reason) for _, reason in engine.verdicts(ranking.ids[row]).values())
+            if place % 200 == 199:
+                await asyncio.sleep(0.01)
+        self._unreadable = count
 
     def page(self, query: AccountQuery) -> dict[str, Any]:
         """One page of accounts, its rows as they are now."""
@@ -165,8 +218,8 @@ def _columns(evaluator: EvaluatorStage) -> Columns:
     engine = evaluator.engine
     book = engine._book  # noqa: SLF001 - the engine's columns, read between two messages and copied
     chosen, equity, requirement = engine.columns_now()
-    pools = book.pools[chosen]
-    level = np.where(pools["state"] == UNKNOWN_STATE, UNKNOWN, pools["level"]).astype(np.int8)
+    level = book.pools["level"][chosen].astype(np.int8)
+    level[book.pools["state"][chosen] == UNKNOWN_STATE] = UNKNOWN
     return Columns(chosen, level, equity, requirement, book.account_of)
 
 
@@ -177,6 +230,10 @@ def _danger(pool: dict[str, Any]) -> tuple[float, float]:
     if ratio is None:
         return (float(LEVELS.index(pool["level"])) if pool["level"] else 0.0, -(pool["equity"] or 0.0))
     return float(LEVELS.index(pool["level"])), ratio
+
+
+def _lacks_price(reason: str) -> bool:
+    return reason.startswith("no ") or "price" in reason
 
 
 def _fraction(number: Any) -> float | None:

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from monitor import __version__
+from monitor.engine.evaluator import RATIO_EDGES
 from monitor.errors import LedgerUnavailable
 from monitor.ledger.keys import PartitionKeys, partition_of
 from monitor.margin.levels import Level
@@ -32,7 +34,6 @@ __all__ = ["DaemonReadings"]
 STUCK_S = 15.0
 """The evaluator looks at its streams twice a second; after so long without, the process is to be restarted."""
 
-RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.25, 2.0)
 EVENTS_SEARCHED = 2_000
 SHORT = (
     "id",
@@ -121,16 +122,12 @@ class DaemonReadings:
         for level, count in engine.counts().items():
             if level is not None:
                 yield Sample("pools", count, (level.word,))
-        reasons: dict[str, int] = {}
-        for account, _, reason in engine.unknown(1_000_000):
-            word = "held" if account in evaluator.holds else "price" if reason.startswith("no ") or "price" in reason else "document"
-            reasons[word] = reasons.get(word, 0) + 1
-        for word in ("price", "document", "held"):
-            yield Sample("pools_unknown", reasons.get(word, 0), (word,))
-        counts = engine.histogram(RATIOS)
-        cumulative = [sum(counts[: index + 1]) for index in range(len(RATIOS))]
-        yield Sample("margin_ratio_pools", (RATIOS, cumulative, sum(counts), 0.0))
-        for rank, view in enumerate(engine.worst(daemon.settings.evaluator.worst_accounts), start=1):
+        assert self.board is not None
+        for word, count in self.board.unknown_by_reason().items():
+            yield Sample("pools_unknown", count, (word,))
+        gathered = engine.gathered()  # by the last background pass: a scrape does no work that grows with the book
+        yield Sample("margin_ratio_pools", (RATIO_EDGES, list(accumulate(gathered.histogram))[:-1], sum(gathered.histogram), 0.0))
+        for rank, view in enumerate(gathered.worst[: daemon.settings.evaluator.worst_accounts], start=1):
             ratio = view.ratio if view.ratio is not None else float("inf")
             yield Sample("worst_margin_ratio", ratio, (str(rank), view.account, view.pool))
         if daemon.snapshots is not None:
@@ -252,11 +249,12 @@ class DaemonReadings:
         """Changes with every price, document and verdict; None while there are no accounts here."""
         return None if self.board is None else self.board.version()
 
-    def page(self, query: AccountQuery) -> dict[str, Any] | None:
+    async def page(self, query: AccountQuery) -> dict[str, Any] | None:
         """One page of accounts as somebody sees it now: their distances to liquidation are kept up to date."""
         board = self.board
         if board is None:
             return None
+        await board.refresh()
         page = board.page(query)
         board.measure_moves(page["accounts"])
         return page

@@ -32,7 +32,7 @@ class LiveReadings(Protocol):
     def version(self) -> tuple[int, ...] | None:
         """Changes with every price, document and verdict; None while there are no accounts here."""
 
-    def page(self, query: AccountQuery) -> dict[str, Any] | None:
+    async def page(self, query: AccountQuery) -> dict[str, Any] | None:
         """One page of accounts with distances to liquidation."""
 
     def status(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ async def live_stream(readings: LiveReadings, query: AccountQuery, account: str 
                 yield message("account", await readings.account_live(account))
             elif account is None and version is not None and (version != seen or now + LOOK_S >= due["status"]):
                 seen = version
-                yield message("board", readings.page(query))
+                yield message("board", await readings.page(query))
             if now >= due["events"] and readings.written() != written:
                 due["events"] = now + EVENTS_S
                 written = readings.written()
