@@ -36,6 +36,7 @@ def check_settings(settings: Settings, path: Path | None, *, stages: Sequence[st
         for key, section in _secret_sections(settings, ""):
             if not key.startswith("sinks.") or "alerts" in stages:
                 _check_secret(key, section)
+        settings.http.token()
         if "alerts" in stages:
             make_receivers(settings, [0], lambda: Link(NOWHERE), may_send=lambda _number: False)
         tables = VenueTables(settings.evaluator.tables if "evaluator" in stages else ())

@@ -20,7 +20,7 @@ from monitor.service.settings import SecretSection, Settings
 from tests.support.commands import needs, path_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = ("ledger", "cache", "sinks.mqtt", "sinks.webhook.hook", "sinks.alertmanager.main", "sinks.chat.desk")
+PLACES = ("http", "ledger", "cache", "sinks.mqtt", "sinks.webhook.hook", "sinks.alertmanager.main", "sinks.chat.desk")
 PAGES = ("/", "/metrics", "/livez?verbose", "/readyz?verbose", "/api/accounts", "/api/accounts/a1", "/api/events", "/api/feeds", "/x")
 DOCUMENT = (
     '{"version": 1, "sequence": 1, "account": {"id": "a1", "venue": "binance_usdm", "balances": [],'
@@ -30,7 +30,7 @@ DOCUMENT = (
 
 def canary(place: str) -> str:
     """The secret of one place."""
-    word = f"canary-{hashlib.sha256(place.encode()).hexdigest()[:20]}"
+    word = f"canary-{hashlib.sha256(place.encode()).hexdigest()[:40]}"
     return f"json://user:{word}@127.0.0.1:9/" if place == "sinks.chat.desk" else word
 
 
@@ -56,6 +56,7 @@ def redis(tmp_path: Path) -> Iterator[Path]:
 def settings_text(folder: Path, socket: Path) -> str:
     """Settings with a secret in a file for every place, but the ledger's, whose comes from the environment."""
     parts = {
+        "http": "port = 0\n",
         "ledger": f'url = "unix://{socket}"\nusername = "margin-monitor"\ndata_dir = "{folder}/known"\n',
         "cache": f'url = "unix://{socket}"\nusername = "margin-monitor"\n',
         "sinks.mqtt": 'enabled = true\nport = 9\nusername = "margin-monitor"\n',
@@ -63,12 +64,13 @@ def settings_text(folder: Path, socket: Path) -> str:
         "sinks.alertmanager.main": 'url = "http://127.0.0.1:9/"\nallow = ["127.0.0.1"]\nusername = "margin-monitor"\n',
         "sinks.chat.desk": "events = true\n",
     }
-    text = '[evaluator]\nunknown_after_s = 0.5\n[log]\nlevel = "debug"\n[http]\nport = 0\n'
+    text = '[evaluator]\nunknown_after_s = 0.5\n[log]\nlevel = "debug"\n'
     for place, part in parts.items():
         secret = folder / f"secret-{place}"
         secret.write_text(canary("ledger" if place == "cache" else place) + "\n")
         secret.chmod(0o600)
-        text += f"[{place}]\n{part}" + (f'password_file = "{secret}"\n' if place != "ledger" else "")
+        key = "token_file" if place == "http" else "password_file"
+        text += f"[{place}]\n{part}" + (f'{key} = "{secret}"\n' if place != "ledger" else "")
     return text
 
 
@@ -79,7 +81,7 @@ def test_every_place_for_a_secret_is_planted() -> None:
     of_sinks = {f"sinks.{name}" for name in sinks.model_fields} - {"sinks.console"}
     of_top = {name for name, field in Settings.model_fields.items() if issubclass(field.annotation or object, SecretSection)}
 
-    assert {".".join(place.split(".")[:2]) for place in PLACES} == of_sinks | of_top - {"http"}  # http: tests of its own
+    assert {".".join(place.split(".")[:2]) for place in PLACES} == of_sinks | of_top | {"http"}
 
 
 @needs("redis-server", "redis-cli")
@@ -137,6 +139,7 @@ def test_no_secret_appears_anywhere(tmp_path: Path, redis: Path) -> None:
     found |= {str(file): file.read_text(errors="replace") for file in (tmp_path / "appendonlydir").iterdir()}  # every command that wrote
     found |= {"log": (tmp_path / "log").read_text(), "output": (tmp_path / "out").read_text()}
 
+    assert "margin_monitor_ready" in found["/metrics"]
     assert "{0}:head" in found["keys"]
     assert "wanted:binance_usdm" in found["keys"]  # the ACL lets the daemon do all its work
     assert "NOPERM" not in found["log"]
@@ -156,7 +159,8 @@ def _wait_for(file: Path, pattern: str) -> str:
 
 def _get(address: str) -> str:
     try:
-        with urllib.request.urlopen(address, timeout=10) as reply:
+        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {canary('http')}"})
+        with urllib.request.urlopen(request, timeout=10) as reply:
             return str(reply.read().decode() + str(reply.headers))
     except urllib.error.HTTPError as error:
         return error.read().decode() + str(error.headers)
