@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from monitor.errors import CodecError
 from monitor.feeds.backoff import RateLimit, retry_after_s
 from monitor.feeds.clock import Clock, first_of
+from monitor.feeds.frame_reader import FrameReader
 from monitor.feeds.profile import VenueProfile
 from monitor.feeds.statistics import FeedStatistics
 from monitor.wire.frames import Confirmed, Control, Denied, Ending, Notice, Pong, Reply
@@ -157,6 +158,7 @@ class Session:
         try:
             connection = await _Connect(
                 self.profile.endpoints[self.endpoint],
+                create_connection=FrameReader,
                 compression=None,
                 proxy=None,
                 open_timeout=OPEN_TIMEOUT_S,
@@ -164,7 +166,6 @@ class Session:
                 ping_interval=self.profile.keepalive_s,
                 ping_timeout=self.profile.keepalive_s,
                 max_size=self.profile.limits.frame_bytes,
-                max_queue=64,
                 user_agent_header="margin-monitor",
             )
         except InvalidStatus as error:
@@ -179,6 +180,7 @@ class Session:
             return Ended("connect_failed", str(error)[:200])
         except WebSocketException as error:
             return Ended("protocol_error", str(error)[:200])
+        assert isinstance(connection, FrameReader), "made so"
         self.opened_at = self.last_data_at = self.clock.monotonic()
         self.opened.set()
         self.statistics.connected += 1
@@ -204,40 +206,49 @@ class Session:
         assert ended is not None, "a session's tasks end only by _Over"
         return ended
 
-    async def _read(self, connection: ClientConnection) -> None:
-        """Frame by frame: the receive times, the decoding, the controls, the prices."""
-        statistics, clock, owner, decode, tap = self.statistics, self.clock, self.owner, self._codec.decode, self._tap
+    async def _read(self, connection: FrameReader) -> None:
+        """Frame by frame: the decoding, the controls, the prices. What came together has one receive time and is handed on together."""
+        statistics, clock, decode, tap = self.statistics, self.clock, self._codec.decode, self._tap
         try:
             while True:
-                frame = await connection.recv(decode=False)
+                frames = await connection.frames()
                 received_at_ns = clock.wall_ns()
-                statistics.messages += 1
-                statistics.size_bytes += len(frame)
-                if tap is not None:
-                    tap(self.endpoint, frame, received_at_ns)
-                try:
-                    decoded = decode(frame, received_at_ns)
-                except CodecError as error:
-                    statistics.reject(error.reason)
-                    statistics.last_rejected.append((error.reason, error.raw))
-                    continue
-                if decoded.rejected is not None:
-                    for reason, count in decoded.rejected.items():
-                        statistics.reject(reason, count)
-                    statistics.last_rejected.append((next(iter(decoded.rejected)), frame[:256]))
-                if decoded.controls:
-                    for control in decoded.controls:
-                        await self._control(control, connection)
-                if decoded.batches:
-                    self.last_data_at = clock.monotonic()
-                    held = owner.receive(self, decoded.batches)
-                    if held is not None:
-                        await held
-                        self.last_data_at = clock.monotonic()
+                statistics.messages += len(frames)
+                batches: list[PriceBatch] = []
+                for frame in frames:
+                    statistics.size_bytes += len(frame)
+                    if tap is not None:
+                        tap(self.endpoint, frame, received_at_ns)
+                    try:
+                        decoded = decode(frame, received_at_ns)
+                    except CodecError as error:
+                        statistics.reject(error.reason)
+                        statistics.last_rejected.append((error.reason, error.raw))
+                        continue
+                    if decoded.rejected is not None:
+                        for reason, count in decoded.rejected.items():
+                            statistics.reject(reason, count)
+                        statistics.last_rejected.append((next(iter(decoded.rejected)), frame[:256]))
+                    if decoded.controls:
+                        await self._hand_on(batches)  # before anything that can end the session
+                        batches = []
+                        for control in decoded.controls:
+                            await self._control(control, connection)
+                    batches += decoded.batches
+                await self._hand_on(batches)
         except ConnectionClosed as error:
             raise _Over(self._closed(error)) from None
         except (WebSocketException, OSError, EOFError) as error:
             raise _Over(Ended("protocol_error", str(error)[:200], self._lived())) from None
+
+    async def _hand_on(self, batches: list[PriceBatch]) -> None:
+        if not batches:
+            return
+        self.last_data_at = self.clock.monotonic()
+        held = self.owner.receive(self, batches)
+        if held is not None:
+            await held
+            self.last_data_at = self.clock.monotonic()
 
     def _closed(self, error: ConnectionClosed) -> Ended:
         if error.rcvd is None and error.sent is None:
@@ -247,7 +258,7 @@ class Session:
         code = frame.code if frame.code in range(1000, 1016) else "other"
         return Ended(f"closed_{code}", frame.reason[:200], self._lived())
 
-    async def _send(self, connection: ClientConnection, message: bytes) -> None:
+    async def _send(self, connection: FrameReader, message: bytes) -> None:
         """Sends text, within the venue's limit of messages."""
         await self._messages.take()
         try:
@@ -255,7 +266,7 @@ class Session:
         except ConnectionClosed as error:
             raise _Over(self._closed(error)) from None
 
-    async def _control(self, control: Control, connection: ClientConnection) -> None:
+    async def _control(self, control: Control, connection: FrameReader) -> None:
         match control:
             case Confirmed():
                 self._take_confirmation(control)
@@ -322,7 +333,7 @@ class Session:
         self._log.warning("feed_subscription_refused", topics=",".join(keys)[:200], text=denied.text)
         self._changed.set()
 
-    async def _subscribe(self, connection: ClientConnection) -> None:
+    async def _subscribe(self, connection: FrameReader) -> None:
         """Brings what is confirmed to what is wanted, for as long as the connection lives."""
         for message in self._codec.opening():
             await self._send(connection, message)
@@ -361,7 +372,7 @@ class Session:
         most = self.profile.limits.topics_per_request
         return [tuple(together[start : start + most]) for start in range(0, len(together), most)] + alone
 
-    async def _ping(self, connection: ClientConnection, every_s: float) -> None:
+    async def _ping(self, connection: FrameReader, every_s: float) -> None:
         """The venue's own ping message."""
         while True:
             await self.clock.sleep(every_s)
