@@ -1,8 +1,7 @@
 """Events to an MQTT 5 broker: every event on a topic of its account, the present level retained, a will for our own death.
 
     <prefix>/<group>/<account>/event          QoS 1, the row's bytes as they stand in the ledger (`id` holds partition, seq and token)
-    <prefix>/<group>/<account>/level          QoS 1, retained: the account, worst of its pools
-    <prefix>/<group>/<account>/level/<pool>   QoS 1, retained: one pool. `.../level/#` matches both
+    <prefix>/<group>/<account>/level          QoS 1, retained: the account (worst of its pools), and `pools`: those above healthy or unknown
     <prefix>/notice/<route>                   QoS 1, finished notices of the alert policy, where a route names this sink
     <prefix>/status[/<name>]                  QoS 1, retained: online with the latest heartbeat, offline by will or farewell
 
@@ -209,14 +208,9 @@ class MqttSink:
         level, unknown = Level.of(body["level"]), body.get("unknown")
         standing = self._standing.setdefault(account, _Standing(group))
         if standing.group != group:
-            old = self._account_topic(standing.group, account)
-            gone = [f"{old}/level", *(f"{old}/level/{topic_level(each)}" for each in standing.pools)]
-            messages += [_Publication(topic, b"") for topic in gone]
+            messages.append(_Publication(f"{self._account_topic(standing.group, account)}/level", b""))
         standing.see(pool, level, unknown)
-        topic = f"{self._account_topic(group, account)}/level"
-        ratio = {"pool": pool, "margin_ratio": body.get("margin_ratio") if unknown is None else None}
-        messages.append(_Publication(f"{topic}/{topic_level(pool)}", _level(row, body, level, unknown, ratio)))
-        messages.append(_Publication(topic, _level(row, body, *standing.worst(), {})))
+        messages.append(_Publication(f"{self._account_topic(group, account)}/level", _level(row, body, standing)))
         return messages
 
     def _settle(self, body: Mapping[str, Any]) -> None:
@@ -543,11 +537,22 @@ class _Acknowledgements:
             self.codes.set_result([self._codes[each] for each in self.ids])
 
 
-def _level(row: Row, body: Mapping[str, Any], level: Level, unknown: str | None, more: Mapping[str, Any]) -> bytes:
-    """What a retained level says. While the verdict is unknown `level` is null: an old level must not be read as the present one."""
-    known = {"level": level.word} if unknown is None else {"level": None, "last_level": level.word}
+def _level(row: Row, body: Mapping[str, Any], standing: _Standing) -> bytes:
+    """What a retained level says. While the verdict is unknown `level` is null: an old level must not be read as the present one.
+
+    The pool that moved tells its ratio, and is named also when it is healthy again.
+    """
+    moved = str(body.get("pool"))
+    pools = {name: _claim(*verdict) for name, verdict in {moved: (Level.HEALTHY, None), **standing.pools}.items()}
+    if pools[moved]["unknown"] is None:
+        pools[moved]["margin_ratio"] = body.get("margin_ratio")
     about = {"rev": body.get("rev"), "seq": row.seq, "token": row.token, "id": row.id, "decided_at_ns": body.get("decided_at_ns")}
-    return orjson.dumps({**known, "unknown": unknown, "account": body.get("account"), **more, **about})
+    return orjson.dumps({**_claim(*standing.worst()), "account": body.get("account"), "pools": pools, **about})
+
+
+def _claim(level: Level, unknown: str | None) -> dict[str, Any]:
+    known = {"level": level.word} if unknown is None else {"level": None, "last_level": level.word}
+    return {**known, "unknown": unknown}
 
 
 def _verdict(messages: Sequence[_Publication], codes: Sequence[ReasonCode]) -> Delivery:

@@ -115,23 +115,20 @@ async def test_an_event_arrives_as_it_stands_in_the_ledger(mosquitto: Mosquitto)
     assert subscriber.messages == [("margin/desk-a/acme-1/event", row().body)]
 
 
-async def test_the_present_levels_are_retained(mosquitto: Mosquitto) -> None:
-    """Pool and account have a retained level of their own; the account's is the worst of its pools, not the last pool's."""
+async def test_the_present_level_is_retained(mosquitto: Mosquitto) -> None:
+    """An account's level is the worst of its pools, not the last one; pools above healthy are named, and the one that moved."""
     async with sink_on(mosquitto.port) as sink:
         await sink.deliver(row(1, pool="isolated:X/Y", level="liquidation", previous="watch"))
         await sink.deliver(row(2, level="healthy", previous="watch"))
-        found = await retained(mosquitto.port, "margin/+/+/level/#", 3)
+        (found,) = (await retained(mosquitto.port, "margin/+/+/level", 1)).values()
         await sink.deliver(row(3, pool="isolated:X/Y", level="healthy", previous="liquidation"))
-        after = await retained(mosquitto.port, "margin/+/+/level", 1)
+        (after,) = (await retained(mosquitto.port, "margin/+/+/level", 1)).values()
 
-    assert {topic: each["level"] for topic, each in found.items()} == {
-        "margin/desk-a/acme-1/level": "liquidation",
-        "margin/desk-a/acme-1/level/cross:USDT": "healthy",
-        "margin/desk-a/acme-1/level/isolated:X%2FY": "liquidation",
-    }
-    level = found["margin/desk-a/acme-1/level/cross:USDT"]
-    assert (level["rev"], level["seq"], level["token"], level["id"]) == (3, 2, row().token, row(2).id)
-    assert after["margin/desk-a/acme-1/level"]["level"] == "healthy"
+    assert found["level"] == "liquidation"
+    assert {pool: each["level"] for pool, each in found["pools"].items()} == {"cross:USDT": "healthy", "isolated:X/Y": "liquidation"}
+    assert (found["rev"], found["seq"], found["token"], found["id"]) == (3, 2, row().token, row(2).id)
+    assert after["level"] == "healthy"
+    assert list(after["pools"]) == ["isolated:X/Y"]
 
 
 async def test_pools_from_before_this_process_count(mosquitto: Mosquitto) -> None:
@@ -153,9 +150,9 @@ async def test_an_account_that_changes_its_group_leaves_no_level_behind(mosquitt
     async with sink_on(mosquitto.port) as sink:
         await sink.deliver(row(1))
         await sink.deliver(row(2, group="desk-b", level="watch", previous="margin_call"))
-        found = await retained(mosquitto.port, "margin/+/+/level/#", 2)
+        found = await retained(mosquitto.port, "margin/+/+/level", 1)
 
-    assert set(found) == {"margin/desk-b/acme-1/level", "margin/desk-b/acme-1/level/cross:USDT"}
+    assert set(found) == {"margin/desk-b/acme-1/level"}
 
 
 async def test_a_retained_level_never_says_healthy_while_it_is_unknown(mosquitto: Mosquitto) -> None:
@@ -166,7 +163,7 @@ async def test_a_retained_level_never_says_healthy_while_it_is_unknown(mosquitto
 
     level = found["margin/desk-a/acme-1/level"]
     assert (level["level"], level["last_level"], level["unknown"]) == (None, "healthy", "mark BTCUSDT is stale")
-    assert "margin_ratio" not in level
+    assert "margin_ratio" not in level["pools"]["cross:USDT"]
 
 
 async def test_rows_without_account_or_group_have_a_topic(mosquitto: Mosquitto) -> None:
