@@ -305,6 +305,18 @@ def bench_engine(
     raise typer.Exit(engine_command(size, step_bp=step_bp, runs=runs, gap=gap, live=live, growth=growth, as_json=as_json))
 
 
+@bench_app.command("feeds")
+def bench_feeds(
+    runs: Annotated[int, typer.Option("--runs")] = 5,
+    symbols: Annotated[int, typer.Option("--symbols")] = 400,
+    as_json: AsJson = False,
+) -> None:
+    """Frames decoded and put on the ticks stream: channels of all symbols, and of one symbol."""
+    from monitor.service.bench_feeds import feeds_command
+
+    raise typer.Exit(feeds_command(runs=runs, symbols=symbols, as_json=as_json))
+
+
 @bench_app.command("pipeline")
 def bench_pipeline(
     accounts: Annotated[int, typer.Option("--accounts")] = 10_000,
