@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ __all__ = ["PlainPools", "plain_account"]
 
 _DOCUMENT = frozenset(("version", "sequence", "epoch", "account"))
 _ACCOUNT = frozenset(("id", "venue", "group", "balances", "positions"))
+_INSTRUMENT, _QUANTITY, _ENTRY_PRICE = itemgetter("instrument"), itemgetter("quantity"), itemgetter("entry_price")
 
 
 def plain_account(data: bytes) -> dict[str, Any] | None:
@@ -49,20 +51,20 @@ class PlainPools:
         """Adds an account; False, and nothing is added, when it has to be read in full."""
         positions = account["positions"]
         numbers = self._numbers
+        names = [*map(_INSTRUMENT, positions)]
         try:
-            instruments = [numbers[position["instrument"]] for position in positions]
+            instruments = [*map(numbers.__getitem__, names)]
         except KeyError:
-            for name in {position["instrument"] for position in positions} - numbers.keys():
+            for name in set(names) - numbers.keys():
                 numbers[name] = self._number_of(name)
-            instruments = [numbers[position["instrument"]] for position in positions]
+            instruments = [*map(numbers.__getitem__, names)]
         if min(instruments) < 0:
             return False
-        for position in positions:
-            if len(position) != 3 and not (len(position) == 4 and "leverage" in position):
-                return False
+        if {*map(len, positions)} != {3} and not all(len(row) == 3 or (len(row) == 4 and "leverage" in row) for row in positions):
+            return False
         try:
-            quantities = [float(position["quantity"]) for position in positions]
-            entries = [float(position["entry_price"]) for position in positions]
+            quantities = [*map(float, map(_QUANTITY, positions))]
+            entries = [*map(float, map(_ENTRY_PRICE, positions))]
         except KeyError:
             return False
         self.accounts.append(account["id"])

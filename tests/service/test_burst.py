@@ -54,7 +54,7 @@ def quotes(at_s: float, share: float) -> Moment:
 
 
 async def test_levels_go_ahead_and_their_numbers_follow(tmp_path: Path) -> None:
-    """A message that moves every account gives one level row each, and one row of numbers each for those past the first hundred."""
+    """A message that moves every account gives one level row each, and one row of numbers each for those past the first few."""
     tables = tmp_path / "tables.json"
     tables.write_bytes(orjson.dumps(sample_tables(PRICES)))
     simulator = Simulator(binance_usdm(), [quotes(0.0, 1.0), quotes(0.5, 0.9), quotes(1.0, 0.9001)])

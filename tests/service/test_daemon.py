@@ -84,7 +84,7 @@ async def tick_log(url: str) -> list[tuple[str, float]]:
 def changes_of(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, int]]]:
     """(level before, level after) by pool."""
     changes: dict[str, list[tuple[int, int]]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["kind"] == "level"):
         changes.setdefault(f"{row['account']}/{row['pool']}", []).append((LEVELS[row["previous"]], LEVELS[row["level"]]))
     return changes
 
@@ -125,7 +125,7 @@ async def test_an_outage_of_redis_loses_no_level_change(tmp_path: Path) -> None:
 
     assert len(log) + conflated == 2 * 120
     assert gaps == 0
-    assert [row["kind"] for row in rows] == ["level"] * len(rows)
+    assert {row["kind"] for row in rows} <= {"level", "numbers"}
     assert changes_of(rows) == wanted
     assert len(rows) > 100
 
