@@ -156,7 +156,8 @@ class DaemonReadings:
         yield Sample("engine_pass_seconds", statistics.pass_s)
         yield Sample("engine_epsilon", counted.epsilon, ("sums",))
         yield Sample("engine_epsilon", counted.epsilon_fresh, ("fresh",))
-        strange = Counter(
+        strange = Counter(dict.fromkeys(((venue, "jump") for venue in daemon.settings.feeds.venues), 0))
+        strange.update(
             (venue, found.kind.value)
             for venue, _, _, all_found in evaluator.decider.watch.standing(time.time_ns() // 1_000_000)
             for found in all_found
