@@ -14,6 +14,7 @@ PY := .venv/bin/python
 RUN := .venv/bin/margin-monitor
 WORKERS ?= 2
 DEMO_SECONDS ?= 60
+FUZZ_INPUTS ?= 10000000
 LEDGER_FAULTS ?= --kills 20 --random-kills 100 --strikes 10 --pauses 20
 export DEMO_SECONDS
 export PATH := $(CURDIR)/.servers/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -27,7 +28,7 @@ ifneq ($(shell cat .venv/.place 2>/dev/null),$(CURDIR))
 .PHONY: .venv/.run .venv/.dev
 endif
 
-.PHONY: help demo test check conformance bench faults docs-check generated wheel clean servers demo-servers python
+.PHONY: help demo test check conformance bench faults fuzz docs-check generated wheel clean servers demo-servers python
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,8 +53,11 @@ bench: .venv/.dev servers  ## the measured figures: each tests/benchmarks/bench_
 
 faults: .venv/.dev servers  ## the long campaigns: tests marked slow, then kills, cuts and fuzzing
 	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m slow --timeout 1800 $(ARGS)
-	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign
+	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs 1000000
 	@$(IN_TEMP) $(PY) tests/faults/campaign_ledger.py $(LEDGER_FAULTS)
+
+fuzz: .venv/.dev  ## FUZZ_INPUTS (10 million) mutated frames at each venue's codec: a night's work
+	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs $(FUZZ_INPUTS)
 
 docs-check: .venv/.dev servers  ## run every command block of the documents, and follow every link
 	@$(IN_TEMP) $(PY) scripts/docs_check.py $(ARGS)

@@ -106,12 +106,11 @@ def _job(job: tuple[str, int, int]) -> tuple[str, int, Counter[str], float]:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--inputs", type=int, default=10_000_000)
+    parser.add_argument("--inputs", type=int, default=10_000_000, help="of each venue")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    each = -(-options.inputs // len(PROFILES))
-    jobs = [(venue, each, options.seed) for venue in PROFILES]
+    jobs = [(venue, options.inputs, options.seed) for venue in PROFILES]
     try:
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             for venue, inputs, outcomes, seconds in pool.imap_unordered(_job, jobs):

@@ -1,4 +1,4 @@
-"""A hundred thousand mutated inputs over all codecs in every test run; `campaign.py` throws ten million."""
+"""A hundred thousand mutated inputs over all codecs in every test run; `campaign.py` throws ten million at each."""
 
 from __future__ import annotations
 
