@@ -25,8 +25,10 @@ from monitor.service.http_query import AccountQuery
 __all__ = ["LiveBoard"]
 
 IDLE_S = 5.0
+BUSY_S = 0.1
+NOTED_S = 0.95
 SHARE = 0.05
-MOVES_S = 0.006
+MOVES_S = 0.003
 """So long at a time is spent on exact distances to liquidation of the rows on a screen."""
 
 MOVES_KEPT = 4_096
@@ -52,14 +54,17 @@ class LiveBoard:
 
     async def run(self, is_watched: Callable[[], bool]) -> None:
         """Notes the ratios of the worst accounts and of those looked at, until cancelled."""
+        noted = 0.0
         while True:
-            await asyncio.sleep(1.0 if is_watched() else IDLE_S)
+            await asyncio.sleep(BUSY_S if is_watched() else IDLE_S)
             await self.refresh()
+            if time.monotonic() - noted < NOTED_S:
+                continue
+            noted = time.monotonic()
             ranking, now = self.ranking(), time.time()
             rows = ranking.order[:TRACKED].tolist()
             rows += [row for account in self._viewed if (row := self._board.row(account)) is not None]
-            points = {ranking.ids[row]: _number(ranking.ratio[row]) for row in rows if ranking.level[row] != UNKNOWN}
-            points.update({ranking.ids[row]: None for row in rows if ranking.level[row] == UNKNOWN})
+            points = {ranking.ids[row]: None if ranking.level[row] == UNKNOWN else _number(ranking.ratio[row]) for row in rows}
             self.history.note(now, points.items())
             if (self.evaluator.engine.counts()[None] or 0) > UNKNOWN_AT_ONCE:
                 await self._look_at_unknown()
@@ -107,7 +112,7 @@ class LiveBoard:
 
     def summary(self) -> dict[str, Any]:
         """Accounts by level, and what can be filtered by."""
-        ranking = self.ranking()
+        ranking = self._ranking or self.ranking()
         counted = np.bincount(ranking.level[ranking.order], minlength=UNKNOWN + 1)
         return {
             "accounts": len(ranking.order),
@@ -141,9 +146,9 @@ class LiveBoard:
                 await asyncio.sleep(0.01)
         self._unreadable = count
 
-    def page(self, query: AccountQuery) -> dict[str, Any]:
-        """One page of accounts, its rows as they are now."""
-        ranking = self.ranking()
+    def page(self, query: AccountQuery, *, at_once: bool = False) -> dict[str, Any]:
+        """One page of accounts, its rows as they are now. `at_once`: in the order last found, which `run` keeps up to date."""
+        ranking = self._ranking if at_once and self._ranking is not None else self.ranking()
         chosen = self._board.chosen(ranking, group=query.group, venue=query.venue, level=query.level, search=query.search)
         if query.order == "id":
             ids = ranking.ids

@@ -250,13 +250,12 @@ class DaemonReadings:
         """Changes with every price, document and verdict; None while there are no accounts here."""
         return None if self.board is None else self.board.version()
 
-    async def page(self, query: AccountQuery) -> dict[str, Any] | None:
+    def page(self, query: AccountQuery) -> dict[str, Any] | None:
         """One page of accounts as somebody sees it now: their distances to liquidation are kept up to date."""
         board = self.board
         if board is None:
             return None
-        await board.refresh()
-        page = board.page(query)
+        page = board.page(query, at_once=True)
         board.measure_moves(page["accounts"])
         return page
 

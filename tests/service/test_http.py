@@ -57,7 +57,7 @@ class Fixed:
     def version(self) -> tuple[int, ...] | None:
         return (self.number,) if self.is_ready else None
 
-    async def page(self, query: AccountQuery) -> dict[str, Any] | None:
+    def page(self, query: AccountQuery) -> dict[str, Any] | None:
         return {"limit": query.limit, "n": self.number} if self.is_ready else None
 
     def status(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // One account: its pools, positions and prices of liquidation, its ratio over time, what if, the terms, its events.
 import {RatioChart} from "./chart.js";
 import {eventLine} from "./events.js";
-import {bar, chip, money, node, number, percent, setBar, setChip, write} from "./format.js";
+import {bar, chip, money, node, number, percent, room, setBar, setChip, write} from "./format.js";
 import {WhatIf} from "./whatif.js";
 
 const EXPLAIN_MS = 2000;
@@ -109,7 +109,7 @@ export function keyed(parent, items, key, make, fill) {
 
 function makePool() {
   const fact = (name) => node("div", {}, node("dt", {text: name}), node("dd"));
-  return node("article", {class: "card pool"}, node("h2", {}, node("span"), chip("unknown")), bar(), node("dl", {class: "facts"}, ...["Equity", "Maintenance", "Headroom", "Market may fall", "Market may rise", "Cure"].map(fact)));
+  return node("article", {class: "card pool"}, node("h2", {}, node("span"), chip("unknown")), bar(), node("dl", {class: "facts"}, ...["Equity", "Maintenance", "Headroom", "If the market falls", "If it rises", "Cure"].map(fact)));
 }
 
 function fillPool(card, pool) {
@@ -120,11 +120,9 @@ function fillPool(card, pool) {
   setBar(card.children[1], pool, level);
   const unit = ` ${pool.currency}`, known = level !== "unknown";
   const sum = (text) => known && text != null ? money(Number(text)) + unit : "–";
-  const beyond = level === "liquidation" || level === "bankrupt";
-  const move = (text) => !known ? "–" : beyond ? "past it" : text == null ? "no limit" : percent(Number(text));
   const reduce = pool.cure?.reduce?.find((part) => part.quantity != null);
   const cure = !known ? pool.unknown ?? "–" : level === "healthy" ? "none needed" : [pool.cure?.deposit != null ? `deposit ${money(Number(pool.cure.deposit))}${unit}` : "", reduce ? `or ${number(Number(reduce.quantity))} ${reduce.instrument}` : ""].filter(Boolean).join(" ") || "–";
-  [sum(pool.equity), sum(pool.maintenance_margin), sum(pool.headroom), move(pool.pool_liquidation?.down), move(pool.pool_liquidation?.up), cure].forEach((text, at) => write(card.lastChild.children[at].lastChild, text));
+  [sum(pool.equity), sum(pool.maintenance_margin), sum(pool.headroom), ...room(level, pool.pool_liquidation, percent), cure].forEach((text, at) => write(card.lastChild.children[at].lastChild, text));
 }
 
 function makePosition() { return node("tr", {}, node("th", {scope: "row"}, node("span"), node("small")), ...Array.from({length: 7}, () => node("td", {class: "n"}))); }

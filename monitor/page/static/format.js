@@ -65,3 +65,10 @@ export function setBar(element, row, level) {
 export function setThresholds(thresholds) {
   for (const [name, at] of Object.entries(thresholds)) document.documentElement.style.setProperty(`--${name}-at`, `${Math.min(100, at / SCALE * 100)}%`);
 }
+
+// How far the whole market may move: [down, up] as words. Beyond liquidation the same prices are where the pool is safe again.
+export function room(level, move, far) {
+  if (level === "unknown" || !move) return ["–", "–"];
+  const beyond = level === "liquidation" || level === "bankrupt";
+  return [move.down, move.up].map((text) => text == null ? (beyond ? "no way back" : "no limit") : beyond ? `back at ${far(Number(text))}` : far(Number(text)));
+}

@@ -1,5 +1,5 @@
 // What if: asks the daemon as the slider moves, one question at a time, and shows its exact answer beside the present.
-import {bar, chip, money, node, number, percent, setBar, setChip, write} from "./format.js";
+import {bar, chip, money, node, number, percent, room, setBar, setChip, write} from "./format.js";
 import {keyed, worstPool} from "./account.js";
 
 const AGAIN_MS = 2000;
@@ -86,10 +86,10 @@ export class WhatIf {
     setChip(this.level, level);
     setBar(this.bar, pool ?? {}, level);
     this.bar.dataset.exact = pool?.margin_ratio ?? "";
-    const move = body.moves[pool?.pool] ?? {}, unit = pool ? ` ${pool.currency}` : "", far = (text) => text == null ? "no limit" : percent(Number(text));
+    const unit = pool ? ` ${pool.currency}` : "", [down, up] = room(level, body.moves[pool?.pool], percent);
     const known = level !== "unknown";
     const facts = [["Equity", known ? money(Number(pool.equity)) + unit : "–", pool?.equity], ["Maintenance", known ? money(Number(pool.maintenance_margin)) + unit : "–", pool?.maintenance_margin],
-      ["May fall", known ? far(move.down) : "–"], ["May rise", known ? far(move.up) : "–"]];
+      ["If the market falls", down], ["If it rises", up]];
     keyed(this.facts, facts, ([name]) => name, ([name]) => node("div", {}, node("dt", {text: name}), node("dd")), (element, [, text, exact]) => { write(element.lastChild, text); if (exact != null) element.lastChild.title = exact; });
     const rows = pools.flatMap((each) => each.positions.map((position) => ({...position, pool: each.pool})));
     keyed(this.prices, rows, (row) => `${row.pool} ${row.instrument} ${row.side}`, (row) => node("tr", {}, node("th", {scope: "row", text: row.instrument}), node("td", {class: "n"}), node("td", {class: "n"})),
