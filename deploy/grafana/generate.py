@@ -527,6 +527,12 @@ FEEDS = dashboard(
             ],
         ),
         series(
+            "Suspicious",
+            "Last prices to doubt, by reason: a jump, far from the index or other venues, or one source only. They count all the same.",
+            "short",
+            [query(f"sum by (venue, reason) (margin_monitor_suspicious_prices{_VENUE})", "{{venue}} {{reason}}")],
+        ),
+        series(
             "Conflated",
             "Prices a second that were overtaken by a newer one before they could be written: something here is slower than the venue.",
             "cps",
