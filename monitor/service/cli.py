@@ -159,11 +159,12 @@ def top(
     count: Annotated[int, typer.Option("--count", "-n", help="How many accounts.")] = 20,
     once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
     interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.")] = 1.0,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="The daemon's http.token_file, where it has one.")] = None,
 ) -> None:
     """Show the worst accounts, live."""
     from monitor.service.top import top_command
 
-    raise typer.Exit(top_command(address, count=count, once=once, interval_s=interval))
+    raise typer.Exit(top_command(address, count=count, once=once, interval_s=interval, token_file=token_file))
 
 
 @app.command()

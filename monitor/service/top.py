@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.errors import ConfigError, MonitorError
+from monitor.service.settings import read_secret
 
 __all__ = ["top_command"]
 
@@ -25,27 +27,34 @@ WIDTH = 160
 """Columns where the output is no terminal."""
 
 
-def top_command(address: str, *, count: int, once: bool, interval_s: float) -> int:
-    """Shows the table until Ctrl-C, or once. Raises ConfigError for an address that is none, MonitorError when nobody answers."""
+def top_command(address: str, *, count: int, once: bool, interval_s: float, token_file: Path | None = None) -> int:
+    """Shows the table until Ctrl-C, or once. `token_file`: the daemon's `http.token_file`.
+
+    Raises ConfigError for an address that is none, MonitorError when nobody answers.
+    """
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise ConfigError(source="--address", key="address", value=repr(address), expected="http://HOST:PORT")
+    token = None if token_file is None else read_secret(token_file, "--token-file")
     if once or not sys.stdout.isatty():
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
-        console.print(_picture(_ask(address, count), address))
+        console.print(_picture(_ask(address, count, token), address))
         return 0
     console = Console()
-    with Live(_picture(_ask(address, count), address), console=console, refresh_per_second=4, screen=True) as live:
+    with Live(_picture(_ask(address, count, token), address), console=console, refresh_per_second=4, screen=True) as live:
         try:
             while True:
                 time.sleep(max(0.1, interval_s))
-                live.update(_picture(_ask(address, count), address))
+                live.update(_picture(_ask(address, count, token), address))
         except KeyboardInterrupt:
             return 0
 
 
-def _ask(address: str, count: int) -> dict[str, Any]:
+def _ask(address: str, count: int, token: str | None) -> dict[str, Any]:
+    request = urllib.request.Request(f"{address}/api/accounts?limit={count}")  # noqa: S310 - scheme checked above
+    if token is not None:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(f"{address}/api/accounts?limit={count}", timeout=5) as answer:  # noqa: S310 - scheme checked above
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - as above
             body = orjson.loads(answer.read())
     except urllib.error.HTTPError as error:
         raise MonitorError(f"{address}: {error.code}: {error.read().decode(errors='replace')[:200]}") from None
