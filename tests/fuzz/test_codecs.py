@@ -62,3 +62,12 @@ def test_the_check_can_fail() -> None:
         )
         with pytest.raises(AssertionError):
             check(decoded, "v")
+
+
+def test_a_row_without_a_text_for_a_name_beside_an_empty_name() -> None:
+    """Found by the campaign: BitMEX rows with an empty symbol, then with a number for one, cost themselves and raise nothing."""
+    codec = PROFILES["bitmex"].codec(next(iter(PROFILES["bitmex"].endpoints)))
+    empty = b'{"symbol":"","typ":"FFWCSX","quoteCurrency":"USD","underlying":"XBT"}'
+    number = b'{"symbol":-1e+308,"indicativeSettlePrice":75847.62,"timestamp":"2026-05-27T12:56:42.500Z"}'
+
+    assert codec.decode(b'{"table":"instrument","action":"update","data":[%b,%b]}' % (empty, number), NOW_NS).batches == []

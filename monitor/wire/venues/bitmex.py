@@ -88,10 +88,13 @@ class BitmexCodec:
         funded = [row for row in rows if row.get("fundingRate") is not None]
         if funded:
             self._columns.rates(decoded, PriceKind.FUNDING_RATE, column(funded, "symbol"), column(funded, "fundingRate"), 0)
-        settled = [row for row in rows if row.get("indicativeSettlePrice") is not None and _text(row.get("symbol")) in self._assets]
+        settled = [row for row in rows if row.get("indicativeSettlePrice") is not None and self._is_known(row.get("symbol"))]
         if settled:
             assets, times = [self._assets[row["symbol"]] for row in settled], [iso_ms(row.get("timestamp")) for row in settled]
             self._columns.prices(decoded, PriceKind.INDEX, assets, column(settled, "indicativeSettlePrice"), times)
+
+    def _is_known(self, name: object) -> bool:
+        return type(name) is str and name in self._assets
 
     @staticmethod
     def _answer(body: dict[str, Any], decoded: Decoded) -> bool:
@@ -128,10 +131,6 @@ class BitmexCodec:
         """The bare text `ping`."""
         del request
         return b"ping"
-
-
-def _text(value: object) -> str:
-    return value if type(value) is str else ""
 
 
 def codec() -> BitmexCodec:
