@@ -80,6 +80,7 @@ class PartitionKeys:
     sinks: str
     notify: str
     notices: str
+    requests: str
 
     @classmethod
     def of(cls, partition: int) -> PartitionKeys:

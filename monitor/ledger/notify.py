@@ -15,9 +15,11 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
+from monitor.alerting.requests import Request
 from monitor.errors import Fenced, LedgerUnavailable
 from monitor.ledger.connection import Command, Link, Wire, raise_faults
 from monitor.ledger.keys import PartitionKeys, partition_of
+from monitor.ledger.requests import read_requests, take_off
 
 __all__ = ["NotifyRecords"]
 
@@ -79,6 +81,14 @@ class NotifyRecords:
         wire = await self._wire(self.home)
         command: Command = ("XADD", PartitionKeys.of(self.home).dead, "*", "source", "notice", "cause", cause, "raw", raw, "id", notice_id)
         await self._run(self.home, wire.call(*command, timeout_s=self._links[self.home].timeout_s))
+
+    async def requests(self) -> list[Request]:
+        """What people ask of the policy. Raises LedgerUnavailable."""
+        return await self._run(self.home, read_requests(await self._wire(self.home), self.home))
+
+    async def take_off(self, request: Request) -> None:
+        """Forgets a request whose effect is stored. Raises LedgerUnavailable."""
+        await self._run(self.home, take_off(await self._wire(self.home), self.home, request.place))
 
     def close(self) -> None:
         """Drops the connections; the next use makes new ones."""

@@ -28,7 +28,7 @@ from monitor.service.tables import VenueTables
 from monitor.service.wiring import Places, places, wait_for_redis
 from monitor.wire.inputs import Refusal
 
-__all__ = ["import_command", "list_command", "read_documents", "remove_command", "show_command", "with_redis"]
+__all__ = ["import_command", "list_command", "read_documents", "remove_command", "show_command", "with_redis", "with_wire"]
 
 Result = TypeVar("Result")
 
@@ -243,6 +243,20 @@ def with_redis(settings: Settings, wait_s: float, work: Callable[[Places], Await
         if error is None:
             raise
         raise error from None
+
+
+def with_wire(settings: Settings, wait_s: float, work: Callable[[Wire], Awaitable[Result]]) -> Result:
+    """Runs `work` with one connection to the ledger."""
+    configure_logs(form=settings.log.format, level="warning")
+
+    async def opened(where: Places) -> Result:
+        wire = await where.ledger_link().open()
+        try:
+            return await work(wire)
+        finally:
+            wire.close()
+
+    return with_redis(settings, wait_s, opened)
 
 
 async def _answers(socket: Path) -> bool:

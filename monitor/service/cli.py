@@ -25,11 +25,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 accounts_app = typer.Typer(help="Accounts in the ledger: import, list, show, remove.", no_args_is_help=True)
+silence_app = typer.Typer(help="Times at which people are told nothing; events are never held back.", no_args_is_help=True)
 dead_app = typer.Typer(help="Dead letters: updates and events that could not be used.", no_args_is_help=True)
 tables_app = typer.Typer(help="Instrument, tier and haircut tables.", no_args_is_help=True)
 bench_app = typer.Typer(help="Benchmarks. Quote ratios of one run.", no_args_is_help=True)
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(dead_app, name="dead")
+app.add_typer(silence_app, name="silence")
 app.add_typer(tables_app, name="tables")
 app.add_typer(bench_app, name="bench")
 
@@ -37,6 +39,7 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", help="The TOML fi
 Files = Annotated[list[Path], typer.Argument(help="x.json one document, x.jsonl one a line, x.csv the template; - reads JSON lines.")]
 Wait = Annotated[float, typer.Option("--wait", help="Give up after so many seconds.")]
 LedgerUrl = Annotated[str | None, typer.Option("--ledger-url", help="Overrides ledger.url.")]
+Pattern = Annotated[str, typer.Option(help="A name, or a pattern with *.")]
 DeadLetterName = Annotated[str, typer.Argument(metavar="ID", help="As dead list prints it.")]
 DeadLetterNames = Annotated[list[str], typer.Argument(metavar="ID...", help="As dead list prints them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -221,6 +224,65 @@ def accounts_remove(accounts: list[str], config: Config = None, ledger_url: Ledg
     from monitor.service.accounts_commands import remove_command
 
     raise typer.Exit(remove_command(_settings(config, ledger_url=ledger_url), accounts, wait_s=wait))
+
+
+@silence_app.command("add")
+def silence_add(
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown to everybody.")],
+    lasts: Annotated[str | None, typer.Option("--for", help="How long: 90s, 30m, 2h, 3d; at most 30d.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Until when, with zone: 2026-01-31T18:00:00Z.")] = None,
+    account: Pattern = "*",
+    pool: Pattern = "*",
+    group: Pattern = "*",
+    venue: Pattern = "*",
+    about: Annotated[str, typer.Option(help="A rule's name, or level; * for all.")] = "*",
+    up_to: Annotated[str, typer.Option("--up-to", help="What is worse than this level is said all the same.")] = "margin_call",
+    by: Annotated[str | None, typer.Option("--by", help="Who; the user of this shell without.")] = None,
+    config: Config = None,
+    ledger_url: LedgerUrl = None,
+    wait: Wait = 30.0,
+) -> None:
+    """Say nothing about what matches, for a while. Prints the id of the silence."""
+    from monitor.service.policy_commands import add_silence_command
+
+    matching = {"account": account, "pool": pool, "group": group, "venue": venue, "about": about}
+    settings = _settings(config, ledger_url=ledger_url)
+    raise typer.Exit(
+        add_silence_command(settings, matching=matching, up_to=up_to, lasts=lasts, until=until, reason=reason, by=by, wait_s=wait)
+    )
+
+
+@silence_app.command("list")
+def silence_list(config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0, as_json: AsJson = False) -> None:
+    """List the silences in force."""
+    from monitor.service.policy_commands import list_silences_command
+
+    raise typer.Exit(list_silences_command(_settings(config, ledger_url=ledger_url), wait_s=wait, as_json=as_json))
+
+
+@silence_app.command("remove")
+def silence_remove(
+    silence: Annotated[str, typer.Argument(metavar="ID")], config: Config = None, ledger_url: LedgerUrl = None, wait: Wait = 30.0
+) -> None:
+    """End a silence; what it held back and still stands is said."""
+    from monitor.service.policy_commands import remove_silence_command
+
+    raise typer.Exit(remove_silence_command(_settings(config, ledger_url=ledger_url), silence, wait_s=wait))
+
+
+@app.command()
+def ack(
+    account: str,
+    pool: Pattern = "*",
+    about: Annotated[str, typer.Option(help="A rule's name, or level; * for all.")] = "*",
+    config: Config = None,
+    ledger_url: LedgerUrl = None,
+    wait: Wait = 30.0,
+) -> None:
+    """Acknowledge what stands of an account: no repeats and no escalation until it gets worse."""
+    from monitor.service.policy_commands import acknowledge_command
+
+    raise typer.Exit(acknowledge_command(_settings(config, ledger_url=ledger_url), account, pool=pool, about=about, wait_s=wait))
 
 
 @dead_app.command("list")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
@@ -14,14 +14,10 @@ from monitor.errors import RefusedError
 from monitor.ledger.connection import Wire
 from monitor.ledger.dead_letters import DeadLetter, drop, letters, try_again
 from monitor.ledger.keys import partitions
-from monitor.service.accounts_commands import with_redis
-from monitor.service.logs import configure_logs
+from monitor.service.accounts_commands import with_wire
 from monitor.service.settings import Settings
-from monitor.service.wiring import Places
 
 __all__ = ["drop_command", "list_command", "retry_command", "show_command"]
-
-Result = TypeVar("Result")
 
 NAME = re.compile(r"([0-9]{1,3})/([0-9]+-[0-9]+)")
 SHOWN = 60
@@ -33,7 +29,7 @@ def list_command(settings: Settings, *, source: str | None, wait_s: float, as_js
     async def work(wire: Wire) -> list[DeadLetter]:
         return [letter for number in partitions(settings.ledger.partitions) for letter in await letters(wire, number)]
 
-    found = [letter for letter in _with_wire(settings, wait_s, work) if source in {None, letter.source, letter.sink}]
+    found = [letter for letter in with_wire(settings, wait_s, work) if source in {None, letter.source, letter.sink}]
     found.sort(key=lambda letter: letter.milliseconds)
     if as_json:
         print(orjson.dumps([_plain(letter) for letter in found], option=orjson.OPT_INDENT_2).decode())
@@ -54,7 +50,7 @@ def show_command(settings: Settings, name: str, *, wait_s: float) -> int:
         (found,) = await _named(wire, settings, [name])
         return found
 
-    print(orjson.dumps(_plain(_with_wire(settings, wait_s, work)), option=orjson.OPT_INDENT_2).decode())
+    print(orjson.dumps(_plain(with_wire(settings, wait_s, work)), option=orjson.OPT_INDENT_2).decode())
     return 0
 
 
@@ -67,7 +63,7 @@ def retry_command(settings: Settings, names: Sequence[str], *, wait_s: float) ->
             where = "the update stream" if letter.sink is None else f"sink {letter.sink}, within a second or two of its being reachable"
             print(f"{letter.name}: back to {where}")
 
-    _with_wire(settings, wait_s, work)
+    with_wire(settings, wait_s, work)
     print("what is refused again comes back as a new letter", file=sys.stderr)
     return 0
 
@@ -81,25 +77,12 @@ def drop_command(settings: Settings, names: Sequence[str], *, wait_s: float, is_
     async def work(wire: Wire) -> int:
         return sum([await drop(wire, letter) for letter in found])
 
-    found = _with_wire(settings, wait_s, find)
+    found = with_wire(settings, wait_s, find)
     if not is_sure(len(found)):
         print("margin-monitor: nothing was dropped", file=sys.stderr)
         return 1
-    print(f"{_with_wire(settings, wait_s, work):,} dead letters dropped")
+    print(f"{with_wire(settings, wait_s, work):,} dead letters dropped")
     return 0
-
-
-def _with_wire(settings: Settings, wait_s: float, work: Callable[[Wire], Awaitable[Result]]) -> Result:
-    configure_logs(form=settings.log.format, level="warning")
-
-    async def opened(where: Places) -> Result:
-        wire = await where.ledger_link().open()
-        try:
-            return await work(wire)
-        finally:
-            wire.close()
-
-    return with_redis(settings, wait_s, opened)
 
 
 async def _named(wire: Wire, settings: Settings, names: Sequence[str]) -> list[DeadLetter]:

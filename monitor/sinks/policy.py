@@ -21,6 +21,7 @@ from typing import Protocol
 import orjson
 
 from monitor.alerting.policy import Firing, Notifier, Silence
+from monitor.alerting.requests import Request, perform
 from monitor.alerting.routes import AlertPolicy
 from monitor.alerting.rules import Limits, PoolSnapshot, RuleReading
 from monitor.errors import Fenced, LedgerUnavailable
@@ -33,6 +34,8 @@ TICK_S = 0.25
 """How often timers are looked at."""
 PAUSE_S = 0.25
 """A burst is over when no row came for so long."""
+REQUESTS_S = 0.5
+"""How often requests of people are looked for."""
 BURST_S = 5.0
 """Messages wait no longer than this for the end of a burst."""
 
@@ -66,6 +69,14 @@ class NotifyStore(Protocol):
 
     async def bury(self, notice_id: str, cause: str, raw: bytes) -> None:
         """Puts a notice that a sink refused into the dead letters."""
+        ...
+
+    async def requests(self) -> list[Request]:
+        """What people ask: silences, acknowledgements."""
+        ...
+
+    async def take_off(self, request: Request) -> None:
+        """Forgets a request whose effect is stored."""
         ...
 
 
@@ -111,7 +122,7 @@ class PolicySink:
         self._outboxes: dict[str, deque[tuple[int, bytes]]] = {name: deque() for name in self.sinks}
         self._filled = {name: asyncio.Event() for name in self.sinks}
         self._writing = asyncio.Lock()
-        self._last_row = self._held_since = float("-inf")
+        self._last_row = self._held_since = self._asked_at = float("-inf")
         self._group: asyncio.TaskGroup | None = None
         self._closing: asyncio.Future[None] | None = None
 
@@ -287,7 +298,9 @@ class PolicySink:
                 try:
                     async with self._writing:  # first the lock: rows may have come while it was waited for
                         if not self._is_in_a_burst():
-                            await self._tick(await self._ready())
+                            notifier = await self._ready()
+                            await self._take_requests(notifier)
+                            await self._tick(notifier)
                 except LedgerUnavailable as error:
                     self.statistics.count(Unavailable(Reason.UNREACHABLE, detail=str(error)))
 
@@ -303,6 +316,20 @@ class PolicySink:
             return True
         self._held_since = now
         return False
+
+    async def _take_requests(self, notifier: Notifier) -> None:
+        """What people asked since the last look: done, stored, and only then taken off. One that makes no sense is counted and dropped."""
+        now = asyncio.get_running_loop().time()
+        if now < self._asked_at + REQUESTS_S:
+            return
+        self._asked_at = now
+        for request in await self._store.requests():
+            try:
+                perform(notifier, request, self._now_ms())
+            except ValueError:
+                self.damaged += 1
+            await self._save(notifier)
+            await self._store.take_off(request)
 
     async def _tick(self, notifier: Notifier) -> None:
         """Decides what is due, stores notices and state in one write, and only then lets the notices go."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,10 +15,12 @@ import orjson
 import pytest
 
 from monitor.alerting.policy import Silence
+from monitor.alerting.requests import Request, acknowledgement
 from monitor.alerting.routes import AlertPolicy, Route
 from monitor.alerting.rules import PoolSnapshot, RuleReading
 from monitor.errors import LedgerUnavailable
 from monitor.ledger.notify import NotifyRecords
+from monitor.ledger.requests import ask, read_requests
 from monitor.margin.levels import Level
 from monitor.sinks.base import Reason, Sink, SinkStatistics
 from monitor.sinks.policy import PolicySink
@@ -273,6 +276,14 @@ class Flaky:
         """As it is."""
         await self.store.bury(notice_id, cause, raw)
 
+    async def requests(self) -> list[Request]:
+        """As they are."""
+        return await self.store.requests()
+
+    async def take_off(self, request: Request) -> None:
+        """As it is."""
+        await self.store.take_off(request)
+
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_with_a_bad_store_and_restarts_everything_is_told_once(redis: Redis, seed: int) -> None:
@@ -472,3 +483,31 @@ async def test_notices_are_trimmed(redis: Redis, monkeypatch: pytest.MonkeyPatch
 def test_event_bodies_of_the_tests_are_events() -> None:
     """The rows here have what the policy reads."""
     assert {"account", "pool", "level", "unknown", "group", "venue", "decided_at_ns"} <= set(event())
+
+
+async def test_what_people_ask_is_done_stored_and_taken_off(redis: Redis) -> None:
+    """A silence, an acknowledgement and a request that makes no sense come over the stream; the silence is there after a restart too."""
+    now_ms = int(time.time() * 1000)
+    silence = Silence(id="s1", reason="maintenance", author="ops", from_ms=now_ms, until_ms=now_ms + 3_600_000, account="acme-*")
+    chat = Chat()
+    wire = await redis.link().open()
+    async with at_work(redis, chat) as sink:
+        await ask(wire, 1, "silence", silence.to_json())
+        await ask(wire, 1, "nonsense", b"?")
+        await ask(wire, 1, "silence", b"{}")
+        await until(lambda: sink.silences() == (silence,), within_s=5)
+        await until(lambda: sink.damaged == 2, within_s=5)
+        await sink.deliver(call(1, at_s=now_ms / 1e3))
+        await sink.deliver(call(2, "other-1", at_s=now_ms / 1e3))
+        await until(lambda: chat.accounts == ["other-1"], within_s=5)
+        await ask(wire, 1, "acknowledge", acknowledgement("other-*"))
+        while await read_requests(wire, 0):
+            await asyncio.sleep(0)
+        stored = orjson.loads(await redis.call("HGET", "{0}:notify", "subject:other-1/cross:USDT/level"))
+    async with at_work(redis, Chat()) as after:
+        await until(lambda: after.silences() == (silence,), within_s=5)
+        await ask(wire, 1, "unsilence", b"s1")
+        await until(lambda: after.silences() == (), within_s=5)
+    assert await read_requests(wire, 0) == []
+    assert stored["acknowledged"][0] == stored["severity"]
+    wire.close()
