@@ -67,13 +67,15 @@ def show(address: str) -> None:
     chromium = path_of("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for _ in range(3):
-            page = browser.new_context().new_page()
+        for turn in range(3):
+            page = browser.new_page()
             began = time.perf_counter()
             page.goto(address, wait_until="commit")
             page.locator("#rows tr").first.wait_for()
             rows = time.perf_counter() - began
             print(f"page: first paint {page.evaluate(PAINT):.0f} ms, first rows {rows * 1e3:.0f} ms")
+            if turn < 2:
+                page.close()
         page.evaluate(COUNT)
         page.wait_for_timeout(5_000)
         gaps = sorted(page.evaluate(GAPS))
