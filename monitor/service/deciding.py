@@ -91,6 +91,7 @@ class Decider:
         facts: Facts,
         thresholds: Thresholds,
         unknown_after_s: float,
+        silent_after_s: Callable[[str], float] = lambda _venue: float("inf"),
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -118,6 +119,8 @@ class Decider:
         )
         self._partitions = partitions
         self._clock, self._wall_ns = clock, wall_ns
+        self._silent_after_s = silent_after_s
+        self._heard: dict[str, float] = {}
         self._guards = {number: UpdateGuard(committer) for number, committer in committers.items()}
 
     async def take(self, item: TickMessage | TickGap | Update) -> None:
@@ -144,6 +147,7 @@ class Decider:
             statistics.damaged += 1
             log.error("message_unreadable", id=message.id, error=str(error))
         else:
+            self._heard[batch.venue] = started
             if batch.kind is PriceKind.STALE:
                 crossings, names = self._apply_stale(batch), batch.names
             else:
@@ -179,6 +183,30 @@ class Decider:
         statistics.evaluate.observe(self._clock() - started)
         for number in self.committers:
             await self.observer.put(number, [TicksRead(message.id, message.epoch, message.n)])
+
+    async def tell_silent(self, reading_since: float) -> None:
+        """Takes all prices of a venue away that nothing has been heard of for too long: the process that reads it is gone, or cut off.
+
+        Single names are told stale by the feeds, on the stream; this is for when nobody is there to tell. `reading_since`: monotonic time
+        since when the stream can be read: what could not be heard is no silence.
+        """
+        now = self._clock()
+        for venue in self.store.venues():
+            quiet = now - max(self._heard.get(venue, float("-inf")), reading_since)
+            if quiet < self._silent_after_s(venue):
+                continue
+            log.error("venue_silent", venue=venue, quiet_s=round(quiet, 1), remedy="is its feeds stage running, and the venue configured?")
+            names = [f"{kind.value}:{name}" for kind, name in self.store.names(venue)]
+            batch = PriceBatch(
+                venue=venue,
+                kind=PriceKind.STALE,
+                names=names,
+                prices=[1.0] * len(names),
+                venue_times_ms=[0] * len(names),
+                received_at_ns=self._wall_ns(),
+            )
+            for crossing in self._apply_stale(batch):
+                await self.observer.observe([crossing], self.now_place(), self._cause(batch, crossing.tick))
 
     def _cause(self, batch: PriceBatch, tick: int) -> dict[str, Any]:
         if batch.kind is PriceKind.STALE:

@@ -49,6 +49,7 @@ class EvaluatorStage:
         facts: Facts,
         thresholds: Thresholds,
         unknown_after_s: float,
+        silent_after_s: Callable[[str], float] = lambda _venue: float("inf"),
         on_loading: Loading = lambda _what, _done, _total: None,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
@@ -62,6 +63,7 @@ class EvaluatorStage:
             facts=facts,
             thresholds=thresholds,
             unknown_after_s=unknown_after_s,
+            silent_after_s=silent_after_s,
             clock=clock,
             wall_ns=wall_ns,
         )
@@ -75,6 +77,7 @@ class EvaluatorStage:
         self._inbox: asyncio.Queue[TickMessage | TickGap | Update] = asyncio.Queue(maxsize=64)
         self._turn = asyncio.Lock()  # one thing is decided at a time, its observations queued before the next
         self._wanted_told = 0
+        self._reading_since = float("inf")
 
     async def load(self, heads: dict[int, Head]) -> None:
         """Takes in the accounts, levels and prices of the partitions as they stand in Redis, then what was missed since.
@@ -112,9 +115,12 @@ class EvaluatorStage:
     async def _read_ticks(self) -> None:
         while True:
             try:
-                for item in await self._ticks.read():
+                items = await self._ticks.read()
+                self._reading_since = min(self._reading_since, self._clock())
+                for item in items:
                     await self._inbox.put(item)
             except LedgerUnavailable as error:
+                self._reading_since = float("inf")
                 log.warning("cache_unavailable", error=str(error))
                 await self._doze(0.5)
             self.statistics.progress_at = self._clock()
@@ -144,6 +150,8 @@ class EvaluatorStage:
         while True:
             async with self._turn:
                 await self.observer.tell_unknown(self.decider.now_place())
+                if self._inbox.empty():  # else what was heard is not decided yet
+                    await self.decider.tell_silent(self._reading_since)
             await self._tell_wanted()
             await self._doze(SWEEP_S)
 

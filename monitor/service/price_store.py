@@ -114,6 +114,14 @@ class PriceStore:
         """The venue's time of the last price; 0 where there is none."""
         return self._times.get((venue, kind), {}).get(name, 0)
 
+    def names(self, venue: str) -> list[tuple[PriceKind, str]]:
+        """Everything there is a number of."""
+        return [(kind, name) for (held, kind), table in self._prices.items() if held == venue for name in table]
+
+    def venues(self) -> set[str]:
+        """Venues with at least one number."""
+        return {venue for (venue, _), table in self._prices.items() if table}
+
     def prices(self, venue: str) -> Prices:
         """All numbers of a venue as exact decimals."""
         view = self._views.get(venue)

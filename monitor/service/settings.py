@@ -214,6 +214,7 @@ class EvaluatorSettings(Section):
     tables: tuple[Path, ...] = ()
     snapshot_interval_s: Seconds = 5.0
     unknown_after_s: Seconds = 10.0
+    silent_after_s: Seconds = 15.0
     worst_accounts: Annotated[int, Field(ge=0, le=200)] = 20
 
 

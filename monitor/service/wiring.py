@@ -499,8 +499,15 @@ class Daemon:
             facts=Facts(),
             thresholds=self.settings.levels.thresholds(),
             unknown_after_s=self.settings.evaluator.unknown_after_s,
+            silent_after_s=self._silent_after_s,
             on_loading=self._on_loading,
         )
+
+    def _silent_after_s(self, venue: str) -> float:
+        """How long nothing may be heard of a venue; longer where its names may be silent for longer."""
+        feed = getattr(self.settings.feeds, venue, None)
+        allowed = feed.stale_after_s if feed is not None else None
+        return self.settings.evaluator.silent_after_s + (allowed or 0.0)
 
     def _holds(self, number: int) -> bool:
         committer = self.committers.get(number)

@@ -119,3 +119,40 @@ async def test_a_stale_price_makes_its_accounts_unknown_until_a_new_one(tmp_path
         ("healthy", True, "stale"),
         ("liquidation", False, "mark"),
     ]
+
+
+async def test_prices_of_a_venue_that_nobody_reads_any_more_are_unknown(tmp_path: Path) -> None:
+    """The stage that reads the venue is gone without a word: its accounts become unknown, and known again when it is back."""
+    tables = tmp_path / "tables.json"
+    tables.write_bytes(orjson.dumps(sample_tables(PRICES)))
+    tape = [quotes(n / 5, BTCUSDT="30000", ETHUSDT="1800") for n in range(400)]
+    simulator = Simulator(binance_usdm(), tape, stamp="now")
+    overrides = {"evaluator.silent_after_s": 1.5}
+    documents = [document("a", "BTCUSDT", "0.1", "100000")]
+    async with asyncio.timeout(60), local_rig(tmp_path, simulator, documents, tables=[tables], overrides=overrides) as rig:
+        await until(lambda: shown(rig, "a") == ("healthy", None))
+        evaluator, feeds = rig.daemon.evaluator, rig.daemon.feeds
+        assert evaluator is not None and feeds is not None
+        await _keeps(rig, "a", seconds=2.5)
+
+        async def nothing(*_arguments: Any) -> None:
+            return None
+
+        feeds._writer.write = nothing  # type: ignore[method-assign]  # as if killed: no word on the stream
+        await until(lambda: shown(rig, "a")[1] is not None, within_s=5)
+        assert shown(rig, "a")[0] is None
+        del feeds._writer.write
+        await until(lambda: shown(rig, "a") == ("healthy", None), within_s=5)
+        rows = await rows_of(rig)
+
+    assert [(row["level"], row["unknown"] is None) for row in rows] == [("healthy", False), ("healthy", True)]
+    assert rows[0]["cause"]["kind"] == "stale"
+
+
+async def _keeps(rig: LocalRig, account: str, *, seconds: float) -> None:
+    """The account stays healthy and known for a while."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        assert shown(rig, account) == ("healthy", None)
+        await asyncio.sleep(0.05)
