@@ -26,9 +26,14 @@ def configure_logs(*, form: str, level: str) -> None:
     structlog.configure(
         processors=chain,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=_to_standard_error,
         cache_logger_on_first_use=False,
     )
+
+
+def _to_standard_error(*_arguments: object) -> structlog.PrintLogger:
+    """Writes to what standard error is now, not to what it was when logs were configured: a test's or a caller's may be closed since."""
+    return structlog.PrintLogger(sys.stderr)
 
 
 def _text_line(_logger: object, _method: str, event: Any) -> str:
