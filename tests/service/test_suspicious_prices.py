@@ -48,8 +48,8 @@ async def test_a_bad_print_of_one_venue(tmp_path: Path) -> None:
         for venue, name in others.items():
             other = await stack.enter_async_context(Simulator(dialect_of(venue), tape(name, "30000")).running())
             overrides |= {f"feeds.{venue}.url": other.url, f"feeds.{venue}.symbols": [name]}
-        venue = Simulator(dialect_of("binance_usdm"), tape("BTCUSDT", *["30000"] * 20, "25000"))
-        rig = await stack.enter_async_context(local_rig(tmp_path, venue, [document], tables=[tables], overrides=overrides))
+        binance = Simulator(dialect_of("binance_usdm"), tape("BTCUSDT", *["30000"] * 20, "25000"))
+        rig = await stack.enter_async_context(local_rig(tmp_path, binance, [document], tables=[tables], overrides=overrides))
         evaluator = rig.daemon.evaluator
         assert evaluator is not None
         await until(lambda: ("bankrupt", "level") in evaluator.observer.events)

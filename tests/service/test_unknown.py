@@ -138,7 +138,7 @@ async def test_prices_of_a_venue_that_nobody_reads_any_more_are_unknown(tmp_path
         async def nothing(*_arguments: Any) -> None:
             return None
 
-        feeds._writer.write = nothing  # type: ignore[method-assign]  # as if killed: no word on the stream
+        feeds._writer.write = nothing  # type: ignore[assignment,method-assign]  # as if killed: no word on the stream
         await until(lambda: shown(rig, "a")[1] is not None, within_s=5)
         assert shown(rig, "a")[0] is None
         del feeds._writer.write
