@@ -16,6 +16,7 @@ WORKERS ?= 2
 DEMO_SECONDS ?= 60
 FUZZ_INPUTS ?= 10000000
 LEDGER_FAULTS ?= --kills 20 --random-kills 100 --strikes 10 --pauses 20
+DAEMON_FAULTS ?= --rounds 2 --random 20
 export DEMO_SECONDS
 export PATH := $(CURDIR)/.servers/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PYTHONNOUSERSITE := 1
@@ -55,6 +56,7 @@ faults: .venv/.dev servers  ## the long campaigns: tests marked slow, then kills
 	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m slow --timeout 1800 $(ARGS)
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs 1000000
 	@$(IN_TEMP) $(PY) tests/faults/campaign_ledger.py $(LEDGER_FAULTS)
+	@$(IN_TEMP) $(PY) tests/faults/campaign_daemon.py $(DAEMON_FAULTS)
 
 fuzz: .venv/.dev  ## FUZZ_INPUTS (10 million) mutated frames at each venue's codec: a night's work
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs $(FUZZ_INPUTS)
