@@ -59,8 +59,7 @@ class Loader:
             start = min((_cursor_of(head) for head in heads.values()), key=_cursor_order)
             plain = PlainLoading(self._decider.engine, self._decider.book, self._decider.now())
             others = await self._read_accounts(heads, plain)
-            if start.epoch or not (await TicksReader(self._cache_link(), start).newest()).epoch:
-                await self._read_back(start)  # else the log of ticks is read from its beginning: the last prices would be from its end
+            await self._read_back(start)
             await self._tell_plain(plain, heads)
             await self._take_others(others, heads)
             ticks = TicksReader(self._cache_link(), start)

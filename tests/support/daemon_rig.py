@@ -244,10 +244,11 @@ async def daemon_rig(folder: Path, *, seed: int = 1) -> AsyncIterator[DaemonRig]
         first = await rig.start("evaluator,alerts")  # takes the accounts in before the first price
         while b" ready " not in (folder / "evaluator,alerts.log").read_bytes():
             await asyncio.sleep(0.05)
-        await asyncio.sleep(1.0)
+        rig.feeds = await rig.start("feeds")
+        while not await rig.rows():
+            await asyncio.sleep(0.2)
         first.terminate()
         await first.wait()
-        rig.feeds = await rig.start("feeds")
         try:
             yield rig
         finally:
