@@ -55,7 +55,12 @@ def unpack(package: str, *, dependencies: bool = True) -> None:
 def library_path() -> str:
     """The folders with unpacked shared libraries, for LD_LIBRARY_PATH."""
     folders = {library.parent for library in UNPACKED.glob("**/*.so*")}
-    return ":".join(sorted(str(folder) for folder in folders if folder.name.endswith("-linux-gnu") or folder.name == "lib"))
+    return ":".join(sorted(str(folder) for folder in folders if _holds_libraries(folder)))
+
+
+def _holds_libraries(folder: Path) -> bool:
+    """Also libraries that another library finds by a path of its own: those of PulseAudio, without which Chromium does not start."""
+    return folder.name.endswith("-linux-gnu") or folder.name in {"lib", "pulseaudio"}
 
 
 def _update_lists() -> None:
