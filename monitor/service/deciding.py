@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.engine.evaluator import Crossing, Evaluator
 from monitor.engine.terms import Verdict
@@ -38,6 +39,8 @@ from monitor.wire.prices import PriceBatch, decode_batch
 from monitor.wire.suspicion import SuspicionWatch
 
 __all__ = ["Decider", "EvaluatorStatistics", "after"]
+
+Array = npt.NDArray[Any]
 
 AFTER = 2**31 - 1
 """Index of what is decided between two messages: after every tick of the earlier one."""
@@ -151,7 +154,7 @@ class Decider:
             if batch.kind is PriceKind.STALE:
                 crossings, names = self._apply_stale(batch), batch.names
             else:
-                columns = self.engine.columns_of(batch.venue, batch.kind, batch.names)
+                columns = self._columns_of(batch)
                 crossings, names = self.engine.apply(columns, np.array(batch.prices, np.float64)), batch.names
                 for key in [key for key in self.stale if key[0] == batch.venue and key[1] is batch.kind] if self.stale else ():
                     if key[2] in names:
@@ -227,8 +230,16 @@ class Decider:
             return
         self.store.take(batch)
         self.watch.take(batch)
-        columns = np.array([self.engine.column(batch.venue, batch.kind, name) for name in batch.names], np.int32)
-        self.engine.run(columns, np.array(batch.prices))
+        self.engine.run(self._columns_of(batch), np.array(batch.prices))
+
+    def _columns_of(self, batch: PriceBatch) -> Array:
+        """Where the engine keeps the numbers of a batch: all of them, so that an account that comes later has its prices at once."""
+        columns = self.engine.columns_of(batch.venue, batch.kind, batch.names)
+        if columns.min(initial=0) < 0:  # names that are new
+            for name in batch.names:
+                self.engine.column(batch.venue, batch.kind, name)
+            columns = self.engine.columns_of(batch.venue, batch.kind, batch.names)
+        return columns
 
     def _apply_stale(self, batch: PriceBatch) -> list[Crossing]:
         """Takes prices that are too old out of the engine, which makes their pools unknown. A new price brings them back by itself."""

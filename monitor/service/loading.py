@@ -59,10 +59,11 @@ class Loader:
             start = min((_cursor_of(head) for head in heads.values()), key=_cursor_order)
             plain = PlainLoading(self._decider.engine, self._decider.book, self._decider.now())
             others = await self._read_accounts(heads, plain)
-            await self._read_back(start)
+            ticks = TicksReader(self._cache_link(), start)
+            if start.epoch or not (await ticks.newest()).epoch:
+                await self._read_back(start)  # else the log of ticks is read from its beginning, and the last prices are those of its end
             await self._tell_plain(plain, heads)
             await self._take_others(others, heads)
-            ticks = TicksReader(self._cache_link(), start)
             updates = UpdatesReader(self._ledger_link(), {number: heads[number].updates for number in self._decider.committers})
             await self._catch_up(ticks, updates)
         return ticks, updates

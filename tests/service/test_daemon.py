@@ -67,16 +67,18 @@ async def rows_of(url: str) -> list[dict[str, Any]]:
 
 
 async def tick_log(url: str) -> list[tuple[str, float]]:
-    """Every mark on the ticks stream, in order."""
+    """Every mark on the ticks stream, in order; a batch whose write was not confirmed may stand there twice, under one number."""
     wire = await Link(Endpoint.parse(url)).open()
     try:
         entries = await wire.call("XRANGE", "ticks", "-", "+", timeout_s=10.0)
     finally:
         wire.close()
-    marks = []
+    marks, seen = [], set()
     for _, pairs in entries:
-        batch = decode_batch(dict(zip(pairs[::2], pairs[1::2], strict=True))[b"b"])
-        if batch.kind is PriceKind.MARK:
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        batch, number = decode_batch(fields[b"b"]), (fields[b"e"], fields[b"n"])
+        if batch.kind is PriceKind.MARK and number not in seen:
+            seen.add(number)
             marks += list(zip(batch.names, batch.prices, strict=True))
     return marks
 
