@@ -73,6 +73,7 @@ class PartitionKeys:
 
     head: str
     accounts: str
+    packed: str
     levels: str
     events: str
     updates: str

@@ -7,8 +7,10 @@ see.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import xor
 
 import orjson
 
@@ -16,14 +18,21 @@ from monitor.errors import LedgerBroken
 from monitor.ledger.connection import ReplyError, Wire, raise_faults
 from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys
-from monitor.ledger.records import NOWHERE, AccountVersion, LevelRecord, read_account, read_level
+from monitor.ledger.records import NOWHERE, AccountVersion, LevelRecord, packed_record, read_account, read_level
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
+from monitor.wire.packed import is_plain, is_sound, version_of
 
-__all__ = ["DAMAGED", "Contents", "Loaded", "OnDocument", "check_events", "load"]
+__all__ = ["DAMAGED", "Contents", "Loaded", "OnDocument", "OnPacked", "OnProgress", "check_events", "load"]
 
 OnDocument = Callable[[str, bytes | None, str | None], None]
 """Gets account, document (None: removed, or never had one) and hold reason (None: none)."""
+
+OnPacked = Callable[[Sequence[str], Sequence[bytes]], Sequence[str]]
+"""Gets plain accounts and their packed records, each account at most once a load; answers those whose documents it wants instead."""
+
+OnProgress = Callable[[int], None]
+"""Told how many accounts have been read."""
 
 DAMAGED = "damaged record"
 """The reason of what was quarantined."""
@@ -32,6 +41,7 @@ _CHUNK = 2000
 _TYPES = {
     "head": b"hash",
     "accounts": b"hash",
+    "packed": b"hash",
     "levels": b"hash",
     "events": b"stream",
     "updates": b"stream",
@@ -49,6 +59,7 @@ class Loaded:
         damaged_accounts: Quarantined: unknown until a new document comes. Ask their producers for full documents.
         damaged_levels: Pools whose record was lost and whose events are trimmed: unknown until they are observed again.
         repaired_levels: Pools whose record was damaged, missing or old, and was made again from the retained events.
+        from_documents: Whether every document was read, since the packed records were not those that the head tells of.
         complaint: One line when counts or digest did not agree with the head: page a person. None when all is well.
     """
 
@@ -57,6 +68,7 @@ class Loaded:
     damaged_accounts: list[str] = field(default_factory=list)
     damaged_levels: list[str] = field(default_factory=list)
     repaired_levels: list[str] = field(default_factory=list)
+    from_documents: bool = False
     complaint: str | None = None
 
 
@@ -69,34 +81,41 @@ class Contents:
     digest: int
 
 
-async def load(wire: Wire, head: Head, partition: int, on_document: OnDocument, *, timeout_s: float) -> tuple[Contents, Loaded]:
-    """Reads and checks everything. Raises LedgerUnavailable, LedgerBroken (foreign types, a stream that is not the head's)."""
+async def load(
+    wire: Wire,
+    head: Head,
+    partition: int,
+    on_document: OnDocument,
+    on_packed: OnPacked = lambda accounts, _records: accounts,
+    *,
+    timeout_s: float,
+    on_progress: OnProgress = lambda _done: None,
+) -> tuple[Contents, Loaded]:
+    """Reads and checks everything. Raises LedgerUnavailable, LedgerBroken (foreign types, a stream that is not the head's).
+
+    Plain accounts come from their packed records, if those are sound, complete and of the versions that the head's digest is of; else all
+    come from their documents, and the packed records are made anew.
+    """
     keys = PartitionKeys.of(partition)
     await _check_types(wire, keys, timeout_s)
     await check_events(wire, head, partition, timeout_s=timeout_s)
     loaded = Loaded()
 
-    accounts: dict[str, AccountVersion] = {}
-    async for name, sealed in _scan(wire, keys.accounts, timeout_s):
-        found = read_account(name, sealed)
-        if found is None:
-            loaded.damaged_accounts.append(name)
-            accounts[name] = AccountVersion(-1, -1, 0, DAMAGED)
-            on_document(name, None, DAMAGED)
-        else:
-            accounts[name] = found[0]
-            on_document(name, found[1], found[0].hold)
-
     levels: dict[str, LevelRecord] = {}
     damaged: list[str] = []
-    async for name, sealed in _scan(wire, keys.levels, timeout_s):
-        record = read_level(name, sealed)
-        if record is None:
-            damaged.append(name)
-        else:
-            levels[name] = record
+    async for chunk in _scan(wire, keys.levels, timeout_s):
+        for name, sealed in chunk:
+            record = read_level(name, sealed)
+            if record is None:
+                damaged.append(name)
+            else:
+                levels[name] = record
 
-    digest = _digest_of(accounts, levels)
+    reading = _Reading(wire, keys, head, on_document, on_packed, on_progress, timeout_s, loaded)
+    of_levels = _digest_of_levels(levels)
+    read = None if damaged or len(levels) != head.levels else await reading.from_packed(head.digest ^ of_levels)
+    accounts, of_accounts = read or await reading.from_documents()
+    digest = of_accounts ^ of_levels
     if damaged or loaded.damaged_accounts or (digest, len(accounts), len(levels)) != (head.digest, head.accounts, head.levels):
         complaint = (
             f"partition {partition}: {len(accounts)} accounts and {len(levels)} levels, digest {digest:032x}; "
@@ -107,7 +126,7 @@ async def load(wire: Wire, head: Head, partition: int, on_document: OnDocument, 
             if name not in levels:  # no event left that says: never claim a level, and never give out a rev again
                 levels[name] = LevelRecord(Level.HEALTHY, DAMAGED, head.seq, head.seq, NOWHERE, head.seq)
                 loaded.damaged_levels.append(name)
-        digest = _digest_of(accounts, levels)
+        digest = of_accounts ^ _digest_of_levels(levels)
         healed = (digest, len(accounts), len(levels)) == (head.digest, head.accounts, head.levels)
         made_again = f"{len(loaded.repaired_levels)} levels made again from the events"
         loaded.complaint = f"{complaint}; {made_again}{', now all agrees' if healed else ''}"
@@ -116,23 +135,112 @@ async def load(wire: Wire, head: Head, partition: int, on_document: OnDocument, 
     return Contents(accounts, levels, digest), loaded
 
 
-def _digest_of(accounts: dict[str, AccountVersion], levels: dict[str, LevelRecord]) -> int:
-    digest = 0
-    for name, version in accounts.items():
-        digest ^= account_digest(name, version.epoch, version.sequence, version.hold)
-    for name, record in levels.items():
-        digest ^= level_digest(name, record.rev)
-    return digest
+@dataclass(slots=True)
+class _Reading:
+    """The accounts of one partition on their way in."""
+
+    wire: Wire
+    keys: PartitionKeys
+    head: Head
+    on_document: OnDocument
+    on_packed: OnPacked
+    on_progress: OnProgress
+    timeout_s: float
+    loaded: Loaded
+
+    async def from_packed(self, wanted_digest: int) -> tuple[dict[str, AccountVersion], int] | None:
+        """All accounts and their digest, from packed records where those tell; None, and nothing was handed on, if it is another one."""
+        accounts: dict[str, AccountVersion] = {}
+        records: dict[str, bytes] = {}
+        others: list[str] = []
+        damaged: list[str] = []
+        async for chunk in _scan(self.wire, self.keys.packed, self.timeout_s):
+            for name, record in chunk:
+                if not is_sound(name.encode(), record):
+                    damaged.append(name)
+                elif not is_plain(record):
+                    others.append(name)
+                else:
+                    accounts[name] = AccountVersion(*version_of(record), None)
+                    records[name] = record
+            self.on_progress(len(records) + len(others) + len(damaged))
+        if len(records) + len({*others, *damaged}) != self.head.accounts:
+            return None
+        documents = await self._documents([*others, *damaged])
+        accounts |= {name: version for name, (version, _) in documents.items()}
+        digest = _digest_of_accounts(accounts)
+        if digest != wanted_digest:
+            return None
+        await self._write({name: packed_record(name, *documents[name]) for name in damaged})
+        names = list(records)
+        for start in range(0, len(names), _CHUNK):
+            part = names[start : start + _CHUNK]
+            wanted = self.on_packed(part, [records[name] for name in part])
+            documents |= await self._documents(wanted)
+        for name, (version, document) in documents.items():
+            accounts[name] = version
+            self.on_document(name, document, version.hold)
+        return accounts, _digest_of_accounts(accounts) if self.loaded.damaged_accounts else digest
+
+    async def _write(self, packed: Mapping[str, bytes]) -> None:
+        """Puts packed records in their places. That needs no fence: what is not of the versions in the head is not used."""
+        if packed:
+            pairs = [part for item in packed.items() for part in item]
+            await self.wire.call("HSET", self.keys.packed, *pairs, timeout_s=self.timeout_s)
+
+    async def _documents(self, names: Sequence[str]) -> dict[str, tuple[AccountVersion, bytes | None]]:
+        """Version and document of some accounts."""
+        found: dict[str, tuple[AccountVersion, bytes | None]] = {}
+        for start in range(0, len(names), _CHUNK):
+            part = names[start : start + _CHUNK]
+            values = await self.wire.call("HMGET", self.keys.accounts, *part, timeout_s=self.timeout_s)
+            for name, sealed in zip(part, values, strict=True):
+                found[name] = self._read(name, sealed)
+        return found
+
+    def _read(self, name: str, sealed: bytes | None) -> tuple[AccountVersion, bytes | None]:
+        """A record, or what stands for one that is damaged or missing."""
+        found = None if sealed is None else read_account(name, sealed)
+        if found is None:
+            self.loaded.damaged_accounts.append(name)
+            return AccountVersion(-1, -1, 0, DAMAGED), None
+        return found
+
+    async def from_documents(self) -> tuple[dict[str, AccountVersion], int]:
+        """All accounts and their digest, from their documents. Writes the packed records anew."""
+        self.loaded.from_documents = True
+        self.loaded.damaged_accounts.clear()
+        accounts: dict[str, AccountVersion] = {}
+        async for chunk in _scan(self.wire, self.keys.accounts, self.timeout_s):
+            documents: dict[str, bytes | None] = {}
+            packed: dict[str, bytes] = {}
+            for name, sealed in chunk:
+                if name not in accounts:  # a scan may meet a name twice
+                    accounts[name], documents[name] = version, document = self._read(name, sealed)
+                    packed[name] = packed_record(name, version, document)
+            await self._write(packed)
+            plain = {name: record for name, record in packed.items() if is_plain(record)}
+            wanted = self.on_packed([*plain], [*plain.values()])
+            for name in [*wanted, *(documents.keys() - plain.keys())]:
+                self.on_document(name, documents[name], accounts[name].hold)
+            self.on_progress(len(accounts))
+        return accounts, _digest_of_accounts(accounts)
 
 
-async def _scan(wire: Wire, key: str, timeout_s: float) -> AsyncIterator[tuple[str, bytes]]:
+def _digest_of_accounts(accounts: Mapping[str, AccountVersion]) -> int:
+    return reduce(xor, (account_digest(name, epoch, sequence, hold) for name, (epoch, sequence, _, hold) in accounts.items()), 0)
+
+
+def _digest_of_levels(levels: Mapping[str, LevelRecord]) -> int:
+    return reduce(xor, (level_digest(name, record.rev) for name, record in levels.items()), 0)
+
+
+async def _scan(wire: Wire, key: str, timeout_s: float) -> AsyncIterator[list[tuple[str, bytes]]]:
+    """The fields of a hash, some thousands at a time."""
     cursor: bytes | str = "0"
-    while True:
+    while cursor != b"0":
         cursor, pairs = await wire.call("HSCAN", key, cursor, "COUNT", _CHUNK, timeout_s=timeout_s)
-        for index in range(0, len(pairs), 2):
-            yield pairs[index].decode(errors="backslashreplace"), pairs[index + 1]
-        if cursor == b"0":
-            return
+        yield [(name.decode(errors="backslashreplace"), value) for name, value in zip(pairs[::2], pairs[1::2], strict=True)]
 
 
 async def _check_types(wire: Wire, keys: PartitionKeys, timeout_s: float) -> None:

@@ -26,7 +26,7 @@ from monitor.ledger.crashpoints import armed, crash_at
 from monitor.ledger.head import FIELDS, Head
 from monitor.ledger.holder import is_dead
 from monitor.ledger.keys import PartitionKeys
-from monitor.ledger.loading import Loaded, OnDocument, check_events, load
+from monitor.ledger.loading import Loaded, OnDocument, OnPacked, OnProgress, check_events, load
 from monitor.ledger.plan import Committed, Plan, plan_commit
 from monitor.ledger.records import read_account
 from monitor.ledger.statistics import LedgerStatistics
@@ -130,11 +130,17 @@ class Partition:
             if wire is not None:
                 wire.close()
 
-    async def load(self, on_document: OnDocument) -> Loaded:
+    async def load(
+        self,
+        on_document: OnDocument,
+        on_packed: OnPacked = lambda accounts, _records: accounts,
+        on_progress: OnProgress = lambda _done: None,
+    ) -> Loaded:
         """Reads all accounts and levels into `state` and checks them against the head. After `lead`, before the first commit with changes.
 
-        `on_document(account, document, hold)` gets every account; after a broken connection it is begun again, so the same account may come
-        twice. Heartbeats may run beside it. Raises Fenced, LedgerBroken; retries while Redis is away.
+        `on_packed(accounts, records)` gets the plain accounts and answers which of them it wants as documents;
+        `on_document(account, document, hold)` gets those and all others. After a broken connection it is begun again, so the same account
+        may come twice. Heartbeats may run beside it. Raises Fenced, LedgerBroken; retries while Redis is away.
         """
         state = self.state
         assert state is not None, "the partition is not held"
@@ -142,7 +148,10 @@ class Partition:
             wire: Wire | None = None
             try:
                 wire = await self._link.open()
-                contents, loaded = await load(wire, state.head, self.number, on_document, timeout_s=max(self._link.timeout_s, 10.0))
+                timeout_s = max(self._link.timeout_s, 10.0)
+                contents, loaded = await load(
+                    wire, state.head, self.number, on_document, on_packed, timeout_s=timeout_s, on_progress=on_progress
+                )
                 async with self._committing:  # a heartbeat under way would put back what the head said before
                     state.accounts, state.levels = contents.accounts, contents.levels
                     state.head = replace(state.head, accounts=len(contents.accounts), levels=len(contents.levels), digest=contents.digest)

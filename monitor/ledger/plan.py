@@ -25,7 +25,7 @@ from monitor.ledger.changes import (
 from monitor.ledger.connection import Command
 from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys, level_name
-from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion, LevelRecord, account_record, level_record
+from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion, LevelRecord, account_record, level_record, packed_record
 from monitor.margin.levels import Level
 from monitor.wire.events import blind_body, chain_hash, level_body, numbers_body
 
@@ -82,6 +82,7 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
     moved: dict[str, object] = {}
     records: dict[str, bytes] = {}
     documents: dict[str, bytes | None] = {}
+    packed: dict[str, bytes] = {}
     letters: list[Command] = []
 
     for change in changes:
@@ -167,6 +168,7 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
             plan.accounts[account] = version
             documents[account] = document
             records[account] = account_record(account, version, document)
+            packed[account] = packed_record(account, version, document)
         elif isinstance(change, DeadLetter):
             plan.dead_letters += 1
             letters.append(("XADD", keys.dead, "*", "source", change.source, "cause", change.cause, "raw", change.raw, "id", change.id))
@@ -180,7 +182,7 @@ def plan_commit(state: Committed, changes: Sequence[Change], stored: Mapping[str
             moved.update(trim=change.seq, trim_hash=change.hash)
 
     if records:
-        plan.writes.append(("HSET", keys.accounts, *_flat(records)))
+        plan.writes += [("HSET", keys.accounts, *_flat(records)), ("HSET", keys.packed, *_flat(packed))]
     if plan.levels:
         plan.writes.append(("HSET", keys.levels, *_flat({name: level_record(name, record) for name, record in plan.levels.items()})))
     plan.writes += letters

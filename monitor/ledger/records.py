@@ -9,6 +9,7 @@ import orjson
 
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
+from monitor.wire.packed import left_to_document, pack
 from monitor.wire.seal import seal, unseal
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "LevelRecord",
     "account_record",
     "level_record",
+    "packed_record",
     "read_account",
     "read_level",
 ]
@@ -73,6 +75,13 @@ def account_record(account: str, version: AccountVersion, document: bytes | None
     """
     head = orjson.dumps({"epoch": version.epoch, "seq": version.sequence, "hold": version.hold})
     return seal(account.encode(), b"%b%b%b}" % (head[:-1], _DOCUMENT, b"null" if document is None else document))
+
+
+def packed_record(account: str, version: AccountVersion, document: bytes | None) -> bytes:
+    """The packed form that stands beside the record of an account. One that is removed or on hold is left to its document."""
+    if document is None or version.hold is not None:
+        return left_to_document(account)
+    return pack(account, version.epoch, version.sequence, document)
 
 
 def read_account(account: str, sealed: bytes) -> tuple[AccountVersion, bytes | None] | None:

@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 
 from monitor.errors import LedgerBroken
-from monitor.ledger.connection import Link, Wire
+from monitor.ledger.connection import Link, Wire, raise_faults
 from monitor.ledger.cursors import read_rows
 from monitor.ledger.head import FIELDS, Head
 from monitor.ledger.keys import PartitionKeys, level_name
-from monitor.ledger.records import read_level
+from monitor.ledger.records import packed_record, read_account, read_level
 from monitor.wire.events import NUMBERS, chain_hash
 from monitor.wire.rows import Row
 
@@ -34,7 +34,7 @@ class Verification:
 
     Attributes:
         first, last: Sequence numbers of the rows walked; last < first when there are none.
-        rows, pools, blind_rows: How many.
+        rows, pools, accounts, blind_rows: How many.
         trimmed: Rows before the first that are gone, as the head says they may be.
         faults: One line each, at most 100; `more_faults` counts the rest.
     """
@@ -46,6 +46,7 @@ class Verification:
     trimmed: int
     rows: int = 0
     pools: int = 0
+    accounts: int = 0
     blind_rows: int = 0
     faults: list[str] = field(default_factory=list)
     more_faults: int = 0
@@ -104,6 +105,7 @@ async def _verify(wire: Wire, partition: int, on_row: OnRow | None, timeout_s: f
         report.fault(f"the last row's hash is not the head's: row {seq} was altered")
     report.pools = len(pools)
     await _check_levels(wire, head, partition, pools, report, timeout_s)
+    await _check_accounts(wire, partition, report, timeout_s)
     return report
 
 
@@ -177,3 +179,43 @@ async def _check_levels(
                 report.fault(
                     f"{name}: its level record says {record.level.word}, rev {record.rev}; its last row {last['level']}, {last['rev']}"
                 )
+
+
+async def _check_accounts(wire: Wire, partition: int, report: Verification, timeout_s: float) -> None:
+    """Is every account's document whole, and does its packed record say the same? A start reads only the latter of most."""
+    keys = PartitionKeys.of(partition)
+    before = await _head(wire, partition, timeout_s)
+    stored: set[str] = set()
+    names: set[str] = set()
+    for key in (keys.accounts, keys.packed):
+        cursor: bytes | str = "0"
+        while cursor != b"0":
+            cursor, pairs = await wire.call("HSCAN", key, cursor, "COUNT", 2000, timeout_s=timeout_s)
+            found = {name.decode(errors="backslashreplace") for name in pairs[::2]} - names
+            names |= found
+            faults = await _account_faults(wire, keys, sorted(found), timeout_s)
+            if faults:  # once more: a commit may have come between the two halves of an answer
+                faults = await _account_faults(wire, keys, [*faults], timeout_s)
+            for name, fault in faults.items():
+                report.fault(f"{name}: {fault}")
+        if key == keys.accounts:
+            stored = {*names}
+    report.accounts = len(stored)
+    after = await _head(wire, partition, timeout_s)
+    if before.accounts == after.accounts != len(stored):
+        report.fault(f"{len(stored)} accounts, the head says {after.accounts}")
+
+
+async def _account_faults(wire: Wire, keys: PartitionKeys, names: list[str], timeout_s: float) -> dict[str, str]:
+    if not names:
+        return {}
+    replies = await wire.exchange([("HMGET", keys.accounts, *names), ("HMGET", keys.packed, *names)], timeout_s=timeout_s)
+    raise_faults(replies)
+    faults = {}
+    for name, sealed, packed in zip(names, *replies, strict=True):
+        found = None if sealed is None else read_account(name, sealed)
+        if found is None:
+            faults[name] = f"its document is {'missing' if sealed is None else 'damaged'}"
+        elif packed is not None and packed != packed_record(name, *found):
+            faults[name] = "its packed record is damaged, or not the one of its document"
+    return faults

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 from monitor.margin.levels import Level, Thresholds
@@ -18,7 +17,7 @@ def account_now(evaluator: EvaluatorStage, account_id: str, now: datetime, thres
     """Id, venue, group and the pools of an account, each with level, reason if unknown, and the numbers of an event."""
     held = evaluator.book.held(account_id, now)
     verdicts = evaluator.engine.verdicts(account_id)
-    document_hash = sha256(evaluator.book.data(account_id)).hexdigest()[:32]
+    document_hash = evaluator.book.document_hash(account_id)
     venue, group = evaluator.book.venue_and_group(account_id)
     pools = []
     for name, pool in held.pools.items():

@@ -9,7 +9,6 @@ from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -19,7 +18,7 @@ from monitor.margin.levels import Level, Thresholds
 from monitor.margin.liquidation import report
 from monitor.margin.pools import MarginPool
 from monitor.margin.prices import Prices
-from monitor.service.account_book import AccountBook
+from monitor.service.account_book import Held
 from monitor.wire.event_body import level_facts, prices_used
 from monitor.wire.suspicion import Medians, SuspicionWatch
 
@@ -31,10 +30,9 @@ class Facts:
 
     def of(
         self,
-        book: AccountBook,
-        data: bytes,
+        held: Held,
+        document_hash: str,
         prices: Prices,
-        account: str,
         pool: str,
         level: Level,
         thresholds: Thresholds,
@@ -47,12 +45,10 @@ class Facts:
         """Facts of one pool, JSON.
 
         Args:
-            data: The account's document; `prices`: of its venue. Neither need be the present ones.
+            held: The account; `document_hash`: of its document; `prices`: of its venue. None need be the present ones.
             level: As decided; the shortfall is measured from its threshold.
             watch: Knows the prices of the other venues.
         """
-        held = book.held(account, as_of) if account in book and book.data(account) is data else book.parse(data, as_of, stored=True)
-        document_hash = sha256(data).hexdigest()[:32]
         cut = held.pools[pool]
         facts = facts_of(
             cut,

@@ -76,19 +76,18 @@ class Loader:
             rest = others[number] = {}
 
             def take(account: str, data: bytes | None, hold: str | None, rest: dict[str, Account] = rest) -> None:
-                nonlocal done
-                if data is None or hold is not None or not plain.take(account, data):
-                    rest[account] = (account, data, hold)
-                done += 1
-                if done % 2000 == 0:
-                    self._on_loading("accounts", min(done, total), total)
+                rest[account] = (account, data, hold)
 
-            loaded = await committer.partition.load(take)
+            def progress(read: int, before: int = done) -> None:
+                self._on_loading("accounts", min(before + read, total), total)
+
+            loaded = await committer.partition.load(take, plain.take, progress)
+            done += loaded.accounts
+            if loaded.from_documents and loaded.accounts:
+                log.info("documents_packed", partition=number, accounts=loaded.accounts)
             if loaded.complaint is not None:
                 log.error("ledger_damaged", complaint=loaded.complaint, accounts=len(loaded.damaged_accounts))
                 self._decider.statistics.mismatches += max(1, len(loaded.damaged_accounts))
-        if total:
-            self._on_loading("accounts", total, total)
         plain.load()
         self._decider.wanted |= plain.wanted
         for number, committer in self._decider.committers.items():

@@ -55,6 +55,7 @@ class _Following:
     cause: Cause
     decided_at_ns: int
     data: bytes
+    document_hash: str
     moment: Moment
 
 
@@ -163,16 +164,16 @@ class Observer:
         self._count(account, level, "level" if unknown is None else "unknown")
         self._following.pop((account, pool), None)
         now_ns = self._wall_ns()
+        as_of = _as_of(cause, now_ns)
         facts = self._facts.of(
-            self._book,
-            self._book.data(account),
+            self._book.held(account, as_of),
+            self._book.document_hash(account),
             self._store.prices(self._book.venue_and_group(account)[0]),
-            account,
             pool,
             level,
             self._thresholds,
             cause=cause,
-            as_of=_as_of(cause, now_ns),
+            as_of=as_of,
             decided_at_ns=now_ns,
             watch=self._watch,
         )
@@ -188,9 +189,11 @@ class Observer:
         self._count(account, level, "level")
         now_ns = self._wall_ns()
         self._following.pop((account, pool), None)
-        self._following[account, pool] = _Following(account, pool, level, place, cause, now_ns, self._book.data(account), moment)
+        book = self._book
+        data, document_hash = book.data(account), book.document_hash(account)
+        self._following[account, pool] = _Following(account, pool, level, place, cause, now_ns, data, document_hash, moment)
         self._follow_now.set()
-        venue, group = self._book.venue_and_group(account)
+        venue, group = book.venue_and_group(account)
         facts = {"venue": venue, "group": group or None, "cause": cause, "numbers": "follow", "decided_at_ns": now_ns}
         return Observation(account, pool, level, None, place, orjson.dumps(facts))
 
@@ -207,15 +210,16 @@ class Observer:
 
     async def follow_all(self) -> None:
         """Works out all numbers that are still to follow."""
+        book = self._book
         until = self._clock() + FOLLOWING_S
         while self._following:
             f = self._following.pop(next(iter(self._following)))
             as_of = _as_of(f.cause, f.decided_at_ns)
+            is_present = f.account in book and book.document_hash(f.account) == f.document_hash
             facts = self._facts.of(
-                self._book,
-                f.data,
+                book.held(f.account, as_of) if is_present else book.parse(f.data, as_of, stored=True),
+                f.document_hash,
                 f.moment.at(f.place.tick),
-                f.account,
                 f.pool,
                 f.level,
                 self._thresholds,

@@ -1,4 +1,4 @@
-"""The fast half of a start: plain accounts go from their documents into the engine's columns, without an object for each position.
+"""The fast half of a start: plain accounts go from their packed records into the engine's columns, without an object for each position.
 
 Whether an instrument's positions are such a sum is asked of the engine's own terms, with two positions for trial: no rule of a venue
 is repeated here.
@@ -6,11 +6,14 @@ is repeated here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import compress
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.engine.book import LinearPools
 from monitor.engine.bulk import load_pools, mark_column, plain_schedule, standing, start_from
@@ -22,9 +25,19 @@ from monitor.margin.levels import Level
 from monitor.margin.pools import cut
 from monitor.margin.prices import PriceKind
 from monitor.service.account_book import AccountBook
-from monitor.wire.plain_accounts import PlainPools, plain_account
+from monitor.wire.packed import PackedAccounts, Place, columns_of, instrument_hash
 
 __all__ = ["PlainLoading"]
+
+Array = npt.NDArray[Any]
+Trial = Callable[[str, str, str], tuple[int, Schedule] | None]
+
+BATCH: Final = 250_000
+"""So many accounts go into the engine at once: fewer cost time, more cost memory meanwhile."""
+
+UNTRIED: Final = -2
+REFUSED: Final = -1
+"""In the place of a column: not yet asked for; positions do not add up, or are of no instrument that is known."""
 
 TRIALS = ((1.0, 1.0), (-3.0, 7.0))
 """Quantity and entry price of the positions tried."""
@@ -34,27 +47,67 @@ ERROR = 2.0**-51
 
 
 class _Kind:
-    """Plain pools of one venue and asset, and the instruments that may be in them."""
+    """Plain pools of one venue and asset as they are gathered, and the instruments that may be in them."""
 
-    def __init__(self, venue: str, asset: str, trial: Callable[[str, str, str], tuple[int, Schedule] | None]) -> None:
+    def __init__(self, venue: str, asset: str, instruments: Iterable[str], trial: Trial) -> None:
         self.venue, self.asset = venue, asset
         self.name = f"cross:{asset}"
-        self.columns: list[int] = []
-        self.schedules: list[Schedule] = []
-        self.pools = PlainPools(self._number_of)
+        by_hash = sorted((instrument_hash(name), name) for name in instruments)
+        self._hashes = np.array([*(number for number, _ in by_hash), 2**64 - 1], np.uint64)
+        self._names = [name for _, name in by_hash]
         self._trial = trial
+        self._columns = np.full(len(self._hashes), UNTRIED, np.int32)
+        self._schedules = np.zeros(len(self._hashes), np.int32)
+        self.schedules: list[Schedule] = []
+        self.accounts: list[str] = []
+        self._gathered: list[tuple[Array, ...]] = []
 
-    def _number_of(self, instrument: str) -> int:
-        found = self._trial(self.venue, self.asset, instrument)
+    def take(self, accounts: Sequence[str], columns: PackedAccounts) -> list[str]:
+        """Adds the accounts whose instruments add up; returns the others, which have to be read in full."""
+        at = np.searchsorted(self._hashes, columns.instruments)
+        used = np.bincount(at, minlength=len(self._hashes)) > 0
+        for number in np.flatnonzero(used & (self._columns == UNTRIED)).tolist():
+            self._try(number)
+        is_known = (self._hashes[at] == columns.instruments) & (self._columns[at] >= 0)
+        starts = np.cumsum(columns.counts) - columns.counts
+        is_taken = np.logical_and.reduceat(is_known, starts)
+        legs = np.repeat(is_taken, columns.counts)
+        wallets, counts = columns.wallets[is_taken], columns.counts[is_taken]
+        self._gathered.append((wallets, counts, columns.quantities[legs], columns.entries[legs], at[legs].astype(np.int32)))
+        self.accounts += compress(accounts, is_taken.tolist())
+        return [*compress(accounts, (~is_taken).tolist())]
+
+    def _try(self, number: int) -> None:
+        found = self._trial(self.venue, self.asset, self._names[number]) if number < len(self._names) else None
         if found is None:
-            return -1
-        self.columns.append(found[0])
-        self.schedules.append(found[1])
-        return len(self.columns) - 1
+            self._columns[number] = REFUSED
+        else:
+            self._columns[number] = found[0]
+            self._schedules[number] = len(self.schedules)
+            self.schedules.append(found[1])
+
+    def pools(self) -> tuple[LinearPools, Array]:
+        """What was gathered, and a bound on the error of each constant; empty afterwards."""
+        wallets, counts, quantities, entries, at = (np.concatenate(parts) for parts in zip(*self._gathered, strict=True))
+        starts = np.cumsum(counts) - counts
+        costs = quantities * entries
+        sizes = np.abs(wallets) + np.add.reduceat(np.abs(costs), starts)
+        pools = LinearPools(
+            name=self.name,
+            accounts=self.accounts,
+            constants=wallets - np.add.reduceat(costs, starts),
+            legs=counts,
+            slopes=quantities,
+            columns=self._columns[at],
+            schedule=self._schedules[at],
+            schedules=self.schedules,
+        )
+        self.accounts, self._gathered = [], []
+        return pools, sizes * (counts + 2) * ERROR
 
 
 class PlainLoading:
-    """Gathers plain accounts (`take`), then puts them into book and engine (`load`), and tells how they stand at the prices (`crossings`).
+    """Takes plain accounts into book and engine (`take`, `load`), and tells how they stand at the prices (`crossings`).
 
     Attributes:
         wanted: Prices that the accounts need.
@@ -63,50 +116,56 @@ class PlainLoading:
     def __init__(self, engine: Evaluator, book: AccountBook, now: datetime) -> None:
         self._engine, self._book, self._now = engine, book, now
         self._kinds: dict[tuple[str, str], _Kind] = {}
+        self._places: dict[bytes, _Kind] = {}
         self._loaded: list[range] = []
         self._started: dict[int, Level] = {}
         self.wanted: set[tuple[str, PriceKind, str]] = set()
 
-    def take(self, account_id: str, data: bytes) -> bool:
-        """Takes a stored document; False when it has to be read in full."""
-        if account_id in self._book:
-            return True  # read again after a lost connection
-        account = plain_account(data)
-        if account is None or account["id"] != account_id:
-            return False
-        venue, asset = account["venue"], account["balances"][0]["asset"]
-        kind = self._kinds.get((venue, asset))
-        if kind is None:
-            kind = self._kinds[venue, asset] = _Kind(venue, asset, self._trial)
-        if not kind.pools.take(account):
-            return False
-        self._book.keep_plain(account_id, data, venue, account.get("group") or "", kind.name, asset)
-        return True
+    def take(self, accounts: Sequence[str], records: Sequence[bytes]) -> list[str]:
+        """Takes packed accounts; returns those that have to be read in full."""
+        if not self._book.is_new(accounts):  # read again after a lost connection
+            kept = [account not in self._book for account in accounts]
+            accounts, records = [*compress(accounts, kept)], [*compress(records, kept)]
+        if not accounts:
+            return []
+        columns = columns_of(records)
+        kinds = [self._places.get(place) or self._kind_of(place) for place in columns.places]
+        others: list[str] = []
+        for kind in {*kinds}:
+            if len({*kinds}) == 1:
+                refused = kind.take(accounts, columns)
+            else:
+                chosen = [other is kind for other in kinds]
+                refused = kind.take([*compress(accounts, chosen)], columns_of([*compress(records, chosen)]))
+            others += refused
+            if len(kind.accounts) >= BATCH:
+                self._load(kind)
+        if others:
+            left = {*others}
+            kept = [account not in left for account in accounts]
+            accounts, records = [*compress(accounts, kept)], [*compress(records, kept)]
+        self._book.keep_packed(accounts, records)
+        return others
 
     def load(self) -> None:
-        """Puts what was taken into the engine. Its pools become known by the next prices."""
+        """Puts the rest of what was taken into the engine. Its pools become known by the next prices."""
         for kind in self._kinds.values():
-            pools = kind.pools
-            if not pools.accounts:
-                continue
-            counts = np.array(pools.counts, np.int64)
-            slopes, entries = np.array(pools.quantities), np.array(pools.entries)
-            wallets, instruments = np.array(pools.wallets), np.array(pools.instruments)
-            starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            costs = slopes * entries
-            sizes = np.abs(wallets) + np.add.reduceat(np.abs(costs), starts)
-            bulk = LinearPools(
-                name=kind.name,
-                accounts=pools.accounts,
-                constants=wallets - np.add.reduceat(costs, starts),
-                legs=counts,
-                slopes=slopes,
-                columns=np.array(kind.columns, np.int32)[instruments],
-                schedule=instruments,
-                schedules=kind.schedules,
-            )
-            self._loaded.append(load_pools(self._engine, bulk, sizes * (counts + 2) * ERROR))
-        self._kinds.clear()
+            if kind.accounts:
+                self._load(kind)
+
+    def _load(self, kind: _Kind) -> None:
+        pools, errors = kind.pools()
+        self._loaded.append(load_pools(self._engine, pools, errors))
+
+    def _kind_of(self, key: bytes) -> _Kind:
+        place = Place.of(key)
+        kind = self._kinds.get((place.venue, place.asset))
+        if kind is None:
+            instruments = self._book.known(place.venue).instruments
+            self._book.know(instruments)
+            kind = self._kinds[place.venue, place.asset] = _Kind(place.venue, place.asset, instruments, self._trial)
+        self._places[key] = kind
+        return kind
 
     def start_from(self, account: str, pool: str, level: Level) -> None:
         """Sets the level that a pool has in the ledger, before the prices come. One that is not there is left out."""

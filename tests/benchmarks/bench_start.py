@@ -1,7 +1,8 @@
 """How long a start takes with accounts already in Redis: `PYTHONPATH=. python tests/benchmarks/bench_start.py [--accounts 100000]`.
 
 A redis-server of its own with the ledger's settings is filled with accounts of ten positions over 400 instruments and with the last
-prices of a venue; then a new process takes the partition over. Seconds from the start of the process's daemon to ready, and its memory.
+prices of a venue; then a new process takes the partition over, and another, and a third that finds no packed records beside the documents.
+Seconds from the start of the process's daemon to ready, and its memory. The first start of the three tells the levels of the book as well.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import orjson
 
 from monitor.feeds.market import sample_symbols
 from monitor.ledger.connection import Endpoint, Link
-from monitor.ledger.keys import marks_key
+from monitor.ledger.keys import PartitionKeys, marks_key
 from monitor.ledger.server import EmbeddedServer
 from monitor.service.bench_book import bench_documents, fill_ledger
 from monitor.service.logs import configure_logs
@@ -95,7 +96,12 @@ async def main(accounts: int, *, profile: bool) -> None:
             began = time.perf_counter()
             await fill(server.url, accounts)
             print(f"{accounts} accounts written in {time.perf_counter() - began:.1f} s")
-            for _ in range(1 if profile else 2):
+            for form in ("packed", "packed", "documents"):
+                if form == "documents":
+                    wire = await Link(Endpoint.parse(server.url)).open()
+                    await wire.call("DEL", PartitionKeys.of(0).packed, timeout_s=60.0)
+                    wire.close()
+                print(f"from {form}:", end=" ", flush=True)
                 command = [sys.executable, __file__, "--start", name, server.url, *(["--profile"] if profile else [])]
                 await asyncio.to_thread(subprocess.run, command, check=True)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Sequence
 
+import orjson
 import pytest
 
 from monitor.errors import LedgerBroken
 from monitor.ledger.changes import Anchor, Change, DocumentChange, Hold, Observation
+from monitor.ledger.connection import Command
 from monitor.ledger.loading import DAMAGED, Loaded
 from monitor.ledger.partition import Partition
+from monitor.ledger.verify import verify_partition
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
 from tests.support.redis import Redis
@@ -87,6 +90,96 @@ async def test_all_of_300_damages_are_found(lead: Lead, redis: Redis) -> None:
         await redis.exchange(("DEL", "{0}:accounts"), ("DEL", "{0}:levels"), *(("HSET", key, *pairs) for key, pairs in sound.items()))
 
     assert found == 300
+
+
+def _plain(index: int, wallet: int = 1000) -> bytes:
+    """A document that has a packed form."""
+    position = {"instrument": "BTCUSDT", "quantity": "1", "entry_price": "30000"}
+    balances = [{"asset": "USDT", "wallet": str(wallet)}]
+    return orjson.dumps({"account": {"id": f"a{index}", "venue": "bybit", "balances": balances, "positions": [position]}})
+
+
+async def _load_packed(lead: Lead, refuse: Container[str] = ()) -> tuple[Loaded, dict[str, bytes], dict[str, bytes | None]]:
+    """Loads as the evaluator does: (what was found, packed records, documents)."""
+    partition = await lead(held=False)
+    await partition.lead(60.0)
+    records: dict[str, bytes] = {}
+    documents: dict[str, bytes | None] = {}
+
+    def take(accounts: Sequence[str], packed: Sequence[bytes]) -> list[str]:
+        records.update((account, record) for account, record in zip(accounts, packed, strict=True) if account not in refuse)
+        return [account for account in accounts if account in refuse]
+
+    loaded = await partition.load(lambda account, document, _hold: documents.update({account: document}), take)
+    await partition.release()
+    return loaded, records, documents
+
+
+async def test_plain_accounts_come_packed_and_the_others_as_documents(lead: Lead) -> None:
+    """Those that are refused, on hold, removed or not plain come as documents; no other document is read."""
+    partition = await lead()
+    changes: list[Change] = [DocumentChange(f"a{index}", 1, 1, _plain(index)) for index in range(10)]
+    await partition.commit([*changes, DocumentChange("other", 1, 1, b'{"n":2}'), Hold("a8", "poisoned"), DocumentChange("a9", 1, 2, None)])
+    await partition.release()
+
+    loaded, records, documents = await _load_packed(lead, refuse={"a7"})
+
+    assert (loaded.accounts, loaded.complaint, loaded.from_documents) == (11, None, False)
+    assert sorted(records) == [f"a{index}" for index in range(7)]
+    assert documents == {"a7": _plain(7), "a8": _plain(8), "a9": None, "other": b'{"n":2}'}
+
+
+@pytest.mark.parametrize("kind", ["flip", "delete", "rename", "swap", "old", "all"])
+async def test_damaged_packed_records_are_never_used_and_made_anew(lead: Lead, redis: Redis, kind: str) -> None:
+    """The documents are read instead, without a complaint; the next start finds all packed records in order."""
+    partition = await lead()
+    await partition.commit([DocumentChange(f"a{index}", 1, 1, _plain(index, 5)) for index in range(10)])
+    old = await redis.call("HGET", "{0}:packed", "a3")
+    await partition.commit([DocumentChange(f"a{index}", 1, 2, _plain(index)) for index in range(10)])
+    await partition.release()
+    flat = await redis.call("HGETALL", "{0}:packed")
+    sound = dict(zip(flat[::2], flat[1::2], strict=True))
+    record = bytearray(await redis.call("HGET", "{0}:packed", "a3"))
+    record[20] ^= 1
+    damages: dict[str, list[Command]] = {
+        "flip": [("HSET", "{0}:packed", "a3", bytes(record))],
+        "delete": [("HDEL", "{0}:packed", "a3")],
+        "rename": [("HDEL", "{0}:packed", "a3"), ("HSET", "{0}:packed", "b3", old)],
+        "swap": [("HSET", "{0}:packed", "a3", sound[b"a4"])],
+        "old": [("HSET", "{0}:packed", "a3", old)],
+        "all": [("DEL", "{0}:packed")],
+    }
+    await redis.exchange(*damages[kind])
+    assert (await verify_partition(redis.link(), 0)).is_sound is (kind in {"delete", "all"})
+
+    loaded, records, documents = await _load_packed(lead)
+    again, records_again, _ = await _load_packed(lead)
+
+    assert loaded.complaint is None and loaded.accounts == 10
+    assert documents == ({"a3": _plain(3)} if kind in {"flip", "swap"} else {})
+    assert {account.encode(): record for account, record in records.items()} == {
+        name: record for name, record in sound.items() if name.decode() not in documents
+    }
+    if kind != "rename":  # the record of an account that is not there stays until a person looks
+        assert (await verify_partition(redis.link(), 0)).is_sound
+        assert not again.from_documents
+        assert len(records_again) == 10
+
+
+async def test_a_damaged_document_behind_a_sound_packed_record_is_found_by_verification(lead: Lead, redis: Redis) -> None:
+    """A start does not read it; the account goes on by its packed record."""
+    partition = await lead()
+    await partition.commit([DocumentChange(f"a{index}", 1, 1, _plain(index)) for index in range(3)])
+    await partition.release()
+    sealed = bytearray(await redis.call("HGET", "{0}:accounts", "a1"))
+    sealed[40] ^= 1
+    await redis.call("HSET", "{0}:accounts", "a1", bytes(sealed))
+
+    report = await verify_partition(redis.link(), 0)
+
+    assert report.faults == ["a1: its document is damaged"]
+    await redis.call("HDEL", "{0}:accounts", "a1")
+    assert (await verify_partition(redis.link(), 0)).faults == ["a1: its document is missing", "2 accounts, the head says 3"]
 
 
 async def test_a_record_put_back_to_an_older_version_is_found(lead: Lead, redis: Redis) -> None:

@@ -15,12 +15,14 @@ import pytest
 from monitor.engine.evaluator import Evaluator
 from monitor.engine.terms import Verdict
 from monitor.margin.health import margins
-from monitor.margin.levels import Level
+from monitor.margin.levels import DEFAULT_THRESHOLDS, Level
 from monitor.margin.prices import PriceKind, Prices
 from monitor.service.account_book import AccountBook
+from monitor.service.facts import facts_of
 from monitor.service.plain_loading import PlainLoading
 from monitor.service.sample_book import sample_documents, sample_tables
 from monitor.service.tables import VenueTables
+from monitor.wire.packed import is_plain, pack
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 PRICES = {"BTCUSDT": 30_000.0, "ETHUSDT": 1_800.0, "XRPUSDT": 0.5}
@@ -63,6 +65,15 @@ def tables(tmp_path: Path) -> VenueTables:
     return VenueTables([path])
 
 
+def take(loading: PlainLoading, documents: Iterable[bytes]) -> list[bytes]:
+    """Hands documents over as the ledger does: plain ones as packed records. Returns those that have to be read in full."""
+    by_account = {orjson.loads(data)["account"]["id"]: data for data in documents}
+    records = {account: pack(account, 0, 1, data) for account, data in by_account.items()}
+    plain = {account: record for account, record in records.items() if is_plain(record)}
+    refused = loading.take([*plain], [*plain.values()])
+    return [data for account, data in by_account.items() if account in refused or account not in plain]
+
+
 def document(*positions: dict[str, Any], wallet: str = "1000", **more: Any) -> bytes:
     """An account with these positions."""
     account = {"id": "a", "venue": "binance_usdm", "balances": [{"asset": "USDT", "wallet": wallet}], "positions": list(positions)}
@@ -77,7 +88,7 @@ def test_columns_are_those_of_a_full_read(tables: VenueTables) -> None:
     documents = [orjson.dumps(body) for body in sample_documents(400, PRICES)]
     full, fast = Side(tables), Side(tables)
     loading = PlainLoading(fast.engine, fast.book, NOW)
-    others = [data for data in documents if not loading.take(orjson.loads(data)["account"]["id"], data)]
+    others = take(loading, documents)
     loading.load()
     assert 100 < len(documents) - len(others) < 400
     for share in (1.0, 0.97, 0.9, 1.15):
@@ -95,14 +106,48 @@ def test_columns_are_those_of_a_full_read(tables: VenueTables) -> None:
                 assert other.equity == pytest.approx(one.equity, rel=1e-12, abs=1e-8)
                 assert other.requirement == pytest.approx(one.requirement, rel=1e-12)
             assert fast.book.venue_and_group(account) == full.book.venue_and_group(account)
-            assert fast.book.data(account) == full.book.data(account)
+            assert fast.book.document_hash(account) == full.book.document_hash(account)
+            assert fast.book.held(account, NOW).document.account == full.book.held(account, NOW).document.account
+
+
+def test_the_numbers_of_an_event_are_those_of_the_document(tables: VenueTables) -> None:
+    """An event worked out from a packed record is the one that `verify` works out from the document, digit by digit."""
+    documents = [orjson.dumps(body) for body in sample_documents(60, PRICES)]
+    full, fast = Side(tables), Side(tables)
+    loading = PlainLoading(fast.engine, fast.book, NOW)
+    full.put(documents)
+    refused = take(loading, documents)
+    prices = Prices(mark=dict(zip(PRICES, map(Decimal, ("29000.5", "1799.25", "19.75")), strict=False)))
+    seen = 0
+    for data in documents:
+        account = orjson.loads(data)["account"]["id"]
+        for name in full.book.held(account, NOW).pools if data not in refused else ():
+            facts = [
+                orjson.dumps(
+                    facts_of(
+                        side.book.held(account, NOW).pools[name],
+                        prices,
+                        Level.WATCH,
+                        DEFAULT_THRESHOLDS,
+                        cause={},
+                        document_hash=side.book.document_hash(account),
+                        as_of=NOW,
+                        decided_at_ns=0,
+                        medians={},
+                    )
+                )
+                for side in (full, fast)
+            ]
+            assert facts[0] == facts[1]
+            seen += 1
+    assert seen > 20
 
 
 def test_a_level_of_the_ledger_is_where_it_starts_from(tables: VenueTables) -> None:
     """Crossings are against the level that stands in the ledger; a pool without prices is unknown with its reason."""
     side = Side(tables)
     loading = PlainLoading(side.engine, side.book, NOW)
-    assert loading.take("a", document(BTC, wallet="5000"))
+    assert not take(loading, [document(BTC, wallet="5000")])
     loading.load()
     loading.start_from("a", "cross:USDT", Level.LIQUIDATION)
     loading.start_from("nobody", "cross:USDT", Level.WATCH)
@@ -120,7 +165,7 @@ def test_a_constant_that_floats_cannot_hold_is_decided_exactly(tables: VenueTabl
     position = {"instrument": "BTCUSDT", "quantity": "0.1", "entry_price": "29001"}
     side = Side(tables)
     loading = PlainLoading(side.engine, side.book, NOW)
-    assert loading.take("a", document(position, wallet=str(wallet)))
+    assert not take(loading, [document(position, wallet=str(wallet))])
     loading.load()
     side.price(1.0)
     assert side.engine.verdict("a", "cross:USDT") == (Level.LIQUIDATION, None)
@@ -144,11 +189,13 @@ def test_a_constant_that_floats_cannot_hold_is_decided_exactly(tables: VenueTabl
         document(BTC, orders=[]),
         document(BTC, venue="deribit"),
         orjson.dumps({**orjson.loads(document(BTC)), "instruments": {}}),
-        orjson.dumps({"sequence": 1, "remove": "a"}),
+        document({**BTC, "quantity": "0.1000000000000001"}),
+        document({**BTC, "entry_price": "29e3"}),
+        document({**BTC, "leverage": "10.5"}),
     ],
 )
 def test_everything_else_is_read_in_full(tables: VenueTables, data: bytes) -> None:
     """Whatever says more, or less, than plain positions is not taken."""
     side = Side(tables)
-    assert not PlainLoading(side.engine, side.book, NOW).take("a", data)
+    assert take(PlainLoading(side.engine, side.book, NOW), [data]) == [data]
     assert "a" not in side.book
