@@ -379,7 +379,7 @@ def events_page() -> str:
                 f"```json\n{example}\n```",
                 "## Numbers that follow",
                 (
-                    "When one price message changes the level of more than 10 pools, the levels of those past the first 10 are told at"
+                    "When one price message changes the level of more than one pool, all levels are told at"
                     ' once: their events have `"numbers": "follow"`, venue, group, cause and time, and none of the other numbers. A row of'
                     " `kind` `numbers` follows as soon as it is worked out, with `account`, `pool`, `level`, `rev`, `at` and"
                     " `decided_at_ns` of the event that it belongs to and all of its numbers, at the prices of that tick. It is left out"

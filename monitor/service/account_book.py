@@ -122,15 +122,30 @@ class AccountBook:
         self._stored.pop(account_id, None)
         self._parsed.pop(account_id, None)
 
+    def stored(self, account_id: str) -> bytes:
+        """The account as it is held, for `held_of`: a reference that costs nothing to keep. Raises KeyError."""
+        return self._stored[account_id]
+
+    def held_of(self, account_id: str, stored: bytes, now: datetime) -> Held:
+        """The account parsed as it was held once."""
+        if self._stored.get(account_id) is stored:
+            return self.held(account_id, now)
+        return self.parse(self._document(account_id, stored), now, stored=True)
+
     def data(self, account_id: str) -> bytes:
         """The account's document, or one that says the same. Raises KeyError."""
-        stored = self._stored[account_id]
-        return document_of(account_id, stored, self._names) if is_plain(stored) else stored
+        return self._document(account_id, self._stored[account_id])
 
     def document_hash(self, account_id: str) -> str:
         """First 128 bits of the SHA-256 of the document as it came. Raises KeyError."""
-        stored = self._stored[account_id]
+        return self.hash_of(self._stored[account_id])
+
+    def hash_of(self, stored: bytes) -> str:
+        """`document_hash` of what `stored` gave."""
         return hash_of(stored) if is_plain(stored) else sha256(stored).hexdigest()[:32]
+
+    def _document(self, account_id: str, stored: bytes) -> bytes:
+        return document_of(account_id, stored, self._names) if is_plain(stored) else stored
 
     def held(self, account_id: str, now: datetime) -> Held:
         """The parsed account. Raises KeyError when it is not held."""

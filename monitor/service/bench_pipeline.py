@@ -1,6 +1,6 @@
 """`margin-monitor bench pipeline`: from a WebSocket frame received to the event in Redis, through the whole daemon.
 
-A seeded market over the venue's protocol, a seeded book of ten positions an account, a Redis of its own with the ledger's settings.
+A seeded market over the venue's protocol, a seeded book of ten positions an account, a Redis each with the settings of ledger and cache.
 Latency is wall time from the moment the frame was read to the moment its event's transaction was answered; memory is this whole
 process: daemon, simulated venue and all.
 """
@@ -70,11 +70,11 @@ async def _run(accounts: int, symbols: int, rate: float, step_bp: float, seconds
         tables.write_bytes(orjson.dumps(sample_tables(prices)))
         started = time.monotonic()
         stored = bench_documents(accounts, prices)
-        async with local_rig(folder, simulator, (), stored=stored, tables=[tables], on_loading=Progress()) as rig:
+        async with local_rig(folder, simulator, (), stored=stored, tables=[tables], own_cache=True, on_loading=Progress()) as rig:
             ready_s = time.monotonic() - started
             evaluator, committer = rig.daemon.evaluator, rig.daemon.committers[0]
             assert evaluator is not None
-            await asyncio.sleep(2.0)  # the first prices make every pool known: a start, not the steady state
+            await asyncio.sleep(8.0)  # the first prices make every pool known: a start, not the steady state
             statistics = evaluator.statistics
             first_ticks, first_rows = statistics.ticks, committer.statistics.rows
             for durations in (evaluator.observer.latency, statistics.evaluate, committer.statistics.commit_seconds):

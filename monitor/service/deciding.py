@@ -161,11 +161,7 @@ class Decider:
                         del self.stale[key]
             taken = 0
             moment = self.store.moment(batch) if len(crossings) > NUMBERS_AT_ONCE and batch.kind is not PriceKind.STALE else None
-            with_numbers = 0
             for crossing in crossings:
-                is_welcome = crossing.before is None and crossing.after is Level.HEALTHY  # known, and well: its numbers can wait
-                follows = moment is not None and (is_welcome or with_numbers >= NUMBERS_AT_ONCE)
-                with_numbers += not follows
                 if batch.kind is not PriceKind.STALE and crossing.tick >= taken:
                     self.store.take(batch, taken, crossing.tick + 1)
                     taken = crossing.tick + 1
@@ -175,7 +171,7 @@ class Decider:
                     place,
                     self._cause(batch, crossing.tick),
                     received_at_ns=batch.received_at_ns,
-                    moment=moment if follows else None,
+                    moment=moment,
                 )
             if batch.kind is not PriceKind.STALE:
                 self.store.take(batch, taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import orjson
 
 from monitor.feeds.simulator import Simulator
 from monitor.ledger.connection import Endpoint, Link
-from monitor.ledger.server import EmbeddedServer
+from monitor.ledger.server import CACHE_SETTINGS, EmbeddedServer
 from monitor.ledger.updates import UpdatesProducer
 from monitor.service.bench_book import fill_ledger
 from monitor.service.loading import Loading
@@ -66,6 +66,7 @@ async def local_rig(
     sinks: Sequence[Sink] = (),
     on_loading: Loading = lambda _what, _done, _total: None,
     stored: Iterable[tuple[str, bytes]] = (),
+    own_cache: bool = False,
 ) -> AsyncIterator[LocalRig]:
     """Runs everything inside a with block; all of it is stopped, in order, at the end.
 
@@ -74,10 +75,16 @@ async def local_rig(
         documents: Portfolio documents with sequences.
         lossless: Every price is decided, however fast the tape: the socket waits. Nothing goes stale, since a tape's time is not ours.
         overrides: Settings beside those that the rig needs.
+        own_cache: A second Redis for the cache, which needs no fsync, as a deployment has; else one for both.
         stored: (account, document) that stand in the ledger before the daemon starts; beside no other `documents`.
     """
     venue = simulator.dialect.venue
-    async with EmbeddedServer(folder / "redis") as server, simulator.running():
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(EmbeddedServer(folder / "redis"))
+        await stack.enter_async_context(simulator.running())
+        cache = server
+        if own_cache:
+            cache = await stack.enter_async_context(EmbeddedServer(folder / "cache", settings=CACHE_SETTINGS))
         if stored:
             await fill_ledger(server.url, stored)
         producer = UpdatesProducer(lambda _partition: Link(Endpoint.parse(server.url)), 1)
@@ -88,6 +95,7 @@ async def local_rig(
             producer.close()
         chosen: dict[str, Any] = {
             "ledger.url": server.url,
+            "cache.url": cache.url,
             "ledger.data_dir": str(folder / "ledger"),
             "feeds.venues": [venue],
             f"feeds.{venue}.url": simulator.url,

@@ -19,7 +19,6 @@ from monitor.feeds.simulator import Simulator
 from monitor.margin.prices import PriceKind
 from monitor.service.local_rig import local_rig
 from monitor.service.logs import configure_logs
-from monitor.service.observing import NUMBERS_AT_ONCE
 from monitor.service.sample_book import sample_tables
 from monitor.wire.dialects.binance import binance_usdm
 from monitor.wire.quotes import Quotes
@@ -62,7 +61,7 @@ async def main(accounts: int) -> None:
             while committer.statistics.rows == before:
                 await asyncio.sleep(0.001)
             began = time.perf_counter()
-            while committer.statistics.rows < before + 2 * accounts - NUMBERS_AT_ONCE:
+            while committer.statistics.rows < before + 2 * accounts:
                 await asyncio.sleep(0.01)
             took = time.perf_counter() - began
             print(

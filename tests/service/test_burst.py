@@ -15,7 +15,6 @@ from monitor.ledger.verify import verify_partition
 from monitor.margin.levels import DEFAULT_THRESHOLDS
 from monitor.margin.prices import PriceKind
 from monitor.service.local_rig import local_rig
-from monitor.service.observing import NUMBERS_AT_ONCE
 from monitor.service.sample_book import sample_tables
 from monitor.service.tables import VenueTables
 from monitor.service.verify import recomputed
@@ -54,7 +53,7 @@ def quotes(at_s: float, share: float) -> Moment:
 
 
 async def test_levels_go_ahead_and_their_numbers_follow(tmp_path: Path) -> None:
-    """A message that moves every account gives one level row each, and one row of numbers each for those past the first few."""
+    """A message that moves every account gives one level row each, and one row of numbers each."""
     tables = tmp_path / "tables.json"
     tables.write_bytes(orjson.dumps(sample_tables(PRICES)))
     simulator = Simulator(binance_usdm(), [quotes(0.0, 1.0), quotes(0.5, 0.9), quotes(1.0, 0.9001)])
@@ -72,14 +71,10 @@ async def test_levels_go_ahead_and_their_numbers_follow(tmp_path: Path) -> None:
         report = await verify_partition(Link(Endpoint.parse(rig.server.url)), 0, on_row=on_row)
         assert report.faults == []
     kinds = Counter((body["kind"], body.get("numbers")) for body in bodies if body["cause"]["kind"] == "mark")
-    assert kinds == {
-        ("level", None): NUMBERS_AT_ONCE,
-        ("level", "follow"): ACCOUNTS - NUMBERS_AT_ONCE,
-        ("numbers", None): ACCOUNTS - NUMBERS_AT_ONCE,
-    }
+    assert kinds == {("level", "follow"): ACCOUNTS, ("numbers", None): ACCOUNTS}
     known, stored = VenueTables([tables]), {body["account"]["id"]: orjson.dumps(body) for body in documents()}
     outcomes = Counter(recomputed(body, stored[body["account"]], known, DEFAULT_THRESHOLDS) for body in bodies)
-    assert outcomes == {"recomputed": ACCOUNTS, "without numbers": ACCOUNTS - NUMBERS_AT_ONCE}
+    assert outcomes == {"recomputed": ACCOUNTS, "without numbers": ACCOUNTS}
     told = {body["account"]: body for body in bodies if body["kind"] == "level"}
     for body in bodies:
         if body["kind"] == "numbers":
