@@ -296,6 +296,11 @@ class Extents:
         self.end += length
         return self.end - length
 
+    def reserve(self, total: int) -> None:
+        """Makes room for so many records in all."""
+        if total > len(self.data):
+            self.data = grown(self.data, total)
+
     def give(self, start: int, length: int) -> None:
         """Takes a run back."""
         if length:
@@ -383,7 +388,7 @@ class Book:
         self.free_pools: list[int] = []
         self.account_of: list[str] = []
         self.name_of: list[str] = []
-        self.accounts: dict[str, tuple[int, ...]] = {}
+        self.accounts: dict[str, int | tuple[int, ...]] = {}  # a number where there is one pool: a million tuples are 64 MB
         self.legs = Extents(LEG, legs)
         self.assets = Extents(ASSET, 16)
         self.schedules = Schedules()
@@ -459,7 +464,7 @@ class Book:
         self.legs_used += len(legs)
         self.exact_pools += kind == EXACT and not terms.idle
         self.account_of[pool], self.name_of[pool] = account, terms.name
-        self.accounts[account] = (*self.accounts.get(account, ()), pool)
+        self._add(account, pool)
         return pool
 
     def load_linear(self, bulk: LinearPools) -> range:
@@ -486,8 +491,11 @@ class Book:
         self.most_legs = max(self.most_legs, int(bulk.legs.max(initial=0)))
         self.account_of.extend(bulk.accounts)
         self.name_of.extend([bulk.name] * count)
-        for account, pool in zip(bulk.accounts, numbers, strict=True):
-            self.accounts[account] = (*self.accounts.get(account, ()), pool)
+        if self.accounts.keys().isdisjoint(bulk.accounts):
+            self.accounts.update(zip(bulk.accounts, numbers, strict=True))
+        else:
+            for account, pool in zip(bulk.accounts, numbers, strict=True):
+                self._add(account, pool)
         held = np.bincount(bulk.columns, minlength=len(self.columns))
         self.cold.reserve(self.columns, {int(c): int(self.columns[c]["colds"] + held[c]) for c in np.flatnonzero(held)})
         return numbers
@@ -532,9 +540,9 @@ class Book:
         self.assets.give(int(record["asset"]), int(record["assets"]))
         record["state"], record["legs"], record["assets"] = FREE, 0, 0
         account = self.account_of[pool]
-        rest = tuple(other for other in self.accounts[account] if other != pool)
+        rest = tuple(other for other in self.pools_of(account) if other != pool)
         if rest:
-            self.accounts[account] = rest
+            self.accounts[account] = rest if len(rest) > 1 else rest[0]
         else:
             del self.accounts[account]
         self.account_of[pool] = self.name_of[pool] = ""
@@ -542,10 +550,25 @@ class Book:
 
     def pool(self, account: str, name: str) -> int:
         """Number of a pool. Raises KeyError."""
-        for pool in self.accounts[account]:
+        for pool in self.pools_of(account):
             if self.name_of[pool] == name:
                 return pool
-        raise KeyError(name)
+        raise KeyError(account, name)
+
+    def pools_of(self, account: str) -> tuple[int, ...]:
+        """Numbers of an account's pools; empty when it is not there."""
+        pools = self.accounts.get(account, ())
+        return (pools,) if isinstance(pools, int) else pools
+
+    def _add(self, account: str, pool: int) -> None:
+        held = self.pools_of(account)
+        self.accounts[account] = (*held, pool) if held else pool
+
+    def reserve(self, pools: int, legs: int) -> None:
+        """Makes room for so many pools and legs in all, so that loading them in parts does not copy what is there."""
+        if pools > len(self.pools):
+            self.pools = grown(self.pools, pools)
+        self.legs.reserve(legs)
 
     def columns_of_pool(self, pool: int) -> Array:
         """Columns of its legs, in order; one column twice in hedge mode."""

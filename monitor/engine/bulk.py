@@ -14,7 +14,7 @@ from monitor.engine.terms import NO_MARGIN, PoolTerms, Schedule
 from monitor.margin.levels import Level
 from monitor.margin.prices import PriceKind
 
-__all__ = ["load_pools", "mark_column", "plain_schedule", "standing", "start_from"]
+__all__ = ["load_pools", "make_room", "mark_column", "plain_schedule", "standing", "start_from"]
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +33,11 @@ def plain_schedule(terms: PoolTerms, quantity: float, entry: float) -> Schedule 
 def mark_column(evaluator: Evaluator, venue: str, name: str) -> int:
     """Number of the mark price of a linear instrument; -1 when it is already held as 1/price."""
     return evaluator._book.column(venue, PriceKind.MARK, name, inverse=False)
+
+
+def make_room(evaluator: Evaluator, pools: int, legs: int) -> None:
+    """Makes room for so many pools and legs in all."""
+    evaluator._book.reserve(pools, legs)
 
 
 def load_pools(evaluator: Evaluator, pools: LinearPools, errors: Array) -> range:

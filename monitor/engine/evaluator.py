@@ -351,7 +351,7 @@ class Evaluator:
     def remove(self, account: str) -> None:
         """Forgets an account. An unknown one is no error."""
         book = self._book
-        for pool in book.accounts.get(account, ()):
+        for pool in book.pools_of(account):
             if book.pools[pool]["slot"] >= 0:
                 kernels.demote(book.pools, book.legs.data, book.columns, book.hot.data, book.free_slots, book.tally, pool)
             kernels.displace(book.pools, book.legs.data, book.columns, book.cold.owners, book.cold.bands, book.cold.blocks, pool)
@@ -366,13 +366,13 @@ class Evaluator:
 
     def verdicts(self, account: str) -> dict[str, tuple[Level, str | None]]:
         """Verdicts of an account's pools by name; empty for an account that is not here."""
-        return {self._book.name_of[pool]: self._verdict(pool) for pool in self._book.accounts.get(account, ())}
+        return {self._book.name_of[pool]: self._verdict(pool) for pool in self._book.pools_of(account)}
 
     # Views
 
     def views(self, account: str) -> list[PoolView]:
         """The pools of one account."""
-        return list(self._views(np.array(self._book.accounts.get(account, ()), np.int32)))
+        return list(self._views(np.array(self._book.pools_of(account), np.int32)))
 
     def worst(self, count: int) -> list[PoolView]:
         """The pools nearest to or deepest in trouble: by level, then by ratio; bankrupt ones by equity. Without unknown and idle ones."""

@@ -7,21 +7,23 @@ see.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import xor
+from typing import Any
 
 import orjson
 
 from monitor.errors import LedgerBroken
 from monitor.ledger.connection import ReplyError, Wire, raise_faults
-from monitor.ledger.head import Head, account_digest, level_digest
+from monitor.ledger.head import Head, level_digest
 from monitor.ledger.keys import PartitionKeys
-from monitor.ledger.records import NOWHERE, AccountVersion, LevelRecord, packed_record, read_account, read_level
+from monitor.ledger.records import NOWHERE, AccountVersion, LevelRecord, Versions, packed_record, read_account, read_level
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
-from monitor.wire.packed import is_plain, is_sound, version_of
+from monitor.wire.packed import is_plain, is_sound
 
 __all__ = ["DAMAGED", "Contents", "Loaded", "OnDocument", "OnPacked", "OnProgress", "check_events", "load"]
 
@@ -76,7 +78,7 @@ class Loaded:
 class Contents:
     """All records in force, and what goes into the head about them."""
 
-    accounts: dict[str, AccountVersion]
+    accounts: Versions
     levels: dict[str, LevelRecord]
     digest: int
 
@@ -148,27 +150,27 @@ class _Reading:
     timeout_s: float
     loaded: Loaded
 
-    async def from_packed(self, wanted_digest: int) -> tuple[dict[str, AccountVersion], int] | None:
+    async def from_packed(self, wanted_digest: int) -> tuple[Versions, int] | None:
         """All accounts and their digest, from packed records where those tell; None, and nothing was handed on, if it is another one."""
-        accounts: dict[str, AccountVersion] = {}
+        accounts = Versions()
         records: dict[str, bytes] = {}
         others: list[str] = []
         damaged: list[str] = []
-        async for chunk in _scan(self.wire, self.keys.packed, self.timeout_s):
+        async for chunk in _scan(self.wire, self.keys.packed, self.timeout_s, ahead=True):
             for name, record in chunk:
                 if not is_sound(name.encode(), record):
                     damaged.append(name)
                 elif not is_plain(record):
                     others.append(name)
                 else:
-                    accounts[name] = AccountVersion(*version_of(record), None)
+                    accounts.keep_packed(name, record)
                     records[name] = record
             self.on_progress(len(records) + len(others) + len(damaged))
         if len(records) + len({*others, *damaged}) != self.head.accounts:
             return None
         documents = await self._documents([*others, *damaged])
-        accounts |= {name: version for name, (version, _) in documents.items()}
-        digest = _digest_of_accounts(accounts)
+        accounts.update({name: version for name, (version, _) in documents.items()})
+        digest = accounts.digest()
         if digest != wanted_digest:
             return None
         await self._write({name: packed_record(name, *documents[name]) for name in damaged})
@@ -180,7 +182,7 @@ class _Reading:
         for name, (version, document) in documents.items():
             accounts[name] = version
             self.on_document(name, document, version.hold)
-        return accounts, _digest_of_accounts(accounts) if self.loaded.damaged_accounts else digest
+        return accounts, accounts.digest() if self.loaded.damaged_accounts else digest
 
     async def _write(self, packed: Mapping[str, bytes]) -> None:
         """Puts packed records in their places. That needs no fence: what is not of the versions in the head is not used."""
@@ -206,11 +208,11 @@ class _Reading:
             return AccountVersion(-1, -1, 0, DAMAGED), None
         return found
 
-    async def from_documents(self) -> tuple[dict[str, AccountVersion], int]:
+    async def from_documents(self) -> tuple[Versions, int]:
         """All accounts and their digest, from their documents. Writes the packed records anew."""
         self.loaded.from_documents = True
         self.loaded.damaged_accounts.clear()
-        accounts: dict[str, AccountVersion] = {}
+        accounts = Versions()
         async for chunk in _scan(self.wire, self.keys.accounts, self.timeout_s):
             documents: dict[str, bytes | None] = {}
             packed: dict[str, bytes] = {}
@@ -220,27 +222,35 @@ class _Reading:
                     packed[name] = packed_record(name, version, document)
             await self._write(packed)
             plain = {name: record for name, record in packed.items() if is_plain(record)}
+            for name, record in plain.items():
+                accounts.keep_packed(name, record)
             wanted = self.on_packed([*plain], [*plain.values()])
             for name in [*wanted, *(documents.keys() - plain.keys())]:
                 self.on_document(name, documents[name], accounts[name].hold)
             self.on_progress(len(accounts))
-        return accounts, _digest_of_accounts(accounts)
-
-
-def _digest_of_accounts(accounts: Mapping[str, AccountVersion]) -> int:
-    return reduce(xor, (account_digest(name, epoch, sequence, hold) for name, (epoch, sequence, _, hold) in accounts.items()), 0)
+        return accounts, accounts.digest()
 
 
 def _digest_of_levels(levels: Mapping[str, LevelRecord]) -> int:
     return reduce(xor, (level_digest(name, record.rev) for name, record in levels.items()), 0)
 
 
-async def _scan(wire: Wire, key: str, timeout_s: float) -> AsyncIterator[list[tuple[str, bytes]]]:
-    """The fields of a hash, some thousands at a time."""
+async def _scan(wire: Wire, key: str, timeout_s: float, *, ahead: bool = False) -> AsyncIterator[list[tuple[str, bytes]]]:
+    """The fields of a hash, some thousands at a time. `ahead`: the next are asked for meanwhile; nothing else may use the connection."""
+    asked: asyncio.Task[Any] | None = None
     cursor: bytes | str = "0"
-    while cursor != b"0":
-        cursor, pairs = await wire.call("HSCAN", key, cursor, "COUNT", _CHUNK, timeout_s=timeout_s)
-        yield [(name.decode(errors="backslashreplace"), value) for name, value in zip(pairs[::2], pairs[1::2], strict=True)]
+    try:
+        while True:
+            cursor, pairs = await (asked or wire.call("HSCAN", key, cursor, "COUNT", _CHUNK, timeout_s=timeout_s))
+            if ahead and cursor != b"0":
+                asked = asyncio.create_task(wire.call("HSCAN", key, cursor, "COUNT", _CHUNK, timeout_s=timeout_s))
+                await asyncio.sleep(0)  # so that it is sent before we set to work
+            yield [(name.decode(errors="backslashreplace"), value) for name, value in zip(pairs[::2], pairs[1::2], strict=True)]
+            if cursor == b"0":
+                return
+    finally:
+        if asked is not None:
+            asked.cancel()
 
 
 async def _check_types(wire: Wire, keys: PartitionKeys, timeout_s: float) -> None:

@@ -6,7 +6,7 @@ planned again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from monitor.ledger.changes import (
@@ -25,7 +25,7 @@ from monitor.ledger.changes import (
 from monitor.ledger.connection import Command
 from monitor.ledger.head import Head, account_digest, level_digest
 from monitor.ledger.keys import PartitionKeys, level_name
-from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion, LevelRecord, account_record, level_record, packed_record
+from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion, LevelRecord, Versions, account_record, level_record, packed_record
 from monitor.margin.levels import Level
 from monitor.wire.events import blind_body, chain_hash, level_body, numbers_body
 
@@ -39,7 +39,7 @@ class Committed:
     partition: int
     head: Head
     levels: dict[str, LevelRecord] = field(default_factory=dict)
-    accounts: dict[str, AccountVersion] = field(default_factory=dict)
+    accounts: MutableMapping[str, AccountVersion] = field(default_factory=Versions)
 
     def take(self, plan: Plan) -> None:
         """Makes the plan part of it, once it is known to be applied."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, MutableMapping
 from typing import NamedTuple
 from zlib import crc32
 
 import orjson
 
+from monitor.ledger.head import account_digest
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
-from monitor.wire.packed import left_to_document, pack
+from monitor.wire.packed import left_to_document, pack, version_of
 from monitor.wire.seal import seal, unseal
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "NO_DOCUMENT",
     "AccountVersion",
     "LevelRecord",
+    "Versions",
     "account_record",
     "level_record",
     "packed_record",
@@ -48,6 +51,50 @@ class AccountVersion(NamedTuple):
 
 NO_DOCUMENT = AccountVersion(-1, -1, 0, None)
 """Below every version, so that any document may follow a hold on an account that never had one."""
+
+
+class Versions(MutableMapping[str, AccountVersion]):
+    """Version by account. A plain account's stays in its packed record, which others hold anyway: a million versions are 120 MB."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._held: dict[str, AccountVersion | bytes] = {}
+
+    def keep_packed(self, account: str, record: bytes) -> None:
+        """Takes the version of a sound plain record."""
+        self._held[account] = record
+
+    def digest(self) -> int:
+        """What all of them add to `Head.digest`."""
+        found = 0
+        for account, held in self._held.items():
+            if isinstance(held, bytes):
+                epoch, sequence, _ = version_of(held)
+                found ^= account_digest(account, epoch, sequence, None)
+            else:
+                found ^= account_digest(account, held.epoch, held.sequence, held.hold)
+        return found
+
+    def __getitem__(self, account: str) -> AccountVersion:
+        """The version. Raises KeyError."""
+        held = self._held[account]
+        return AccountVersion(*version_of(held), None) if isinstance(held, bytes) else held
+
+    def __setitem__(self, account: str, version: AccountVersion) -> None:
+        """Takes a version."""
+        self._held[account] = version
+
+    def __delitem__(self, account: str) -> None:
+        """Forgets a version. Raises KeyError."""
+        del self._held[account]
+
+    def __iter__(self) -> Iterator[str]:
+        """The accounts."""
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._held)
 
 
 class LevelRecord(NamedTuple):

@@ -23,7 +23,9 @@ from monitor.margin.levels import Level
 from monitor.margin.prices import PriceKind
 from monitor.service.deciding import Decider, after
 from monitor.service.logs import log
+from monitor.service.observing import NUMBERS_AT_ONCE
 from monitor.service.plain_loading import PlainLoading
+from monitor.service.price_store import Moment
 from monitor.wire.events import TickPosition
 from monitor.wire.prices import PriceBatch, decode_batch
 
@@ -57,7 +59,8 @@ class Loader:
         """Returns the readers behind what was taken in. `heads`: by partition, the head as it was before this process took it."""
         with _collector_resting():
             start = min((_cursor_of(head) for head in heads.values()), key=_cursor_order)
-            plain = PlainLoading(self._decider.engine, self._decider.book, self._decider.now())
+            expected = sum(head.accounts for head in heads.values())
+            plain = PlainLoading(self._decider.engine, self._decider.book, self._decider.now(), expected)
             others = await self._read_accounts(heads, plain)
             ticks = TicksReader(self._cache_link(), start)
             if start.epoch or not (await ticks.newest()).epoch:
@@ -103,8 +106,14 @@ class Loader:
         """Observes the plain accounts whose verdict at the present prices is not the committed one."""
         observer, committers = self._decider.observer, self._decider.committers
         places = {number: after(_cursor_of(head)) for number, head in heads.items()}
-        for crossing in plain.crossings():
-            await observer.observe([crossing], places[self._decider.partition_of(crossing.account)], CAUSE)
+        crossings = [*plain.crossings()]
+        moments: dict[str, Moment] = {}
+        for crossing in crossings:
+            venue, _ = self._decider.book.venue_and_group(crossing.account)
+            if len(crossings) > NUMBERS_AT_ONCE and venue not in moments:
+                moments[venue] = self._decider.store.moment(_nothing(venue))
+            place = places[self._decider.partition_of(crossing.account)]
+            await observer.observe([crossing], place, CAUSE, moment=moments.get(venue))
         for number, committer in committers.items():
             state = committer.partition.state
             assert state is not None
@@ -247,6 +256,11 @@ def _collector_resting() -> Iterator[None]:
         gc.freeze()
         if was_on:
             gc.enable()
+
+
+def _nothing(venue: str) -> PriceBatch:
+    """A batch without prices: a moment before it is the present."""
+    return PriceBatch(venue=venue, kind=PriceKind.MARK, names=[], prices=[], venue_times_ms=[], received_at_ns=0)
 
 
 def _cursor_of(head: Head) -> TickCursor:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.engine.book import LinearPools
-from monitor.engine.bulk import load_pools, mark_column, plain_schedule, standing, start_from
+from monitor.engine.bulk import load_pools, make_room, mark_column, plain_schedule, standing, start_from
 from monitor.engine.evaluator import Crossing, Evaluator
 from monitor.engine.terms import Schedule, terms_of
 from monitor.errors import RefusedError
@@ -113,8 +113,9 @@ class PlainLoading:
         wanted: Prices that the accounts need.
     """
 
-    def __init__(self, engine: Evaluator, book: AccountBook, now: datetime) -> None:
-        self._engine, self._book, self._now = engine, book, now
+    def __init__(self, engine: Evaluator, book: AccountBook, now: datetime, expected: int = 0) -> None:
+        """Prepares. `expected`: how many accounts there will be, about."""
+        self._engine, self._book, self._now, self._expected = engine, book, now, expected
         self._kinds: dict[tuple[str, str], _Kind] = {}
         self._places: dict[bytes, _Kind] = {}
         self._loaded: list[range] = []
@@ -155,6 +156,8 @@ class PlainLoading:
 
     def _load(self, kind: _Kind) -> None:
         pools, errors = kind.pools()
+        if not self._loaded and self._expected > len(pools.accounts):
+            make_room(self._engine, self._expected, int(len(pools.slopes) / len(pools.accounts) * self._expected * 1.02))
         self._loaded.append(load_pools(self._engine, pools, errors))
 
     def _kind_of(self, key: bytes) -> _Kind:
