@@ -97,6 +97,7 @@ async def read_cursors(wire: Wire, partition: int, *, timeout_s: float = 5.0) ->
 async def register_sink(link: Link, partition: int, name: str) -> str:
     """The cursor of a sink. A sink that is new here starts behind the last row there is: it gets what happens from now on, not the past.
 
+    A cursor beyond the ledger's end is of rows that the ledger has lost (a fail-over, a restored backup): it is put back to that end.
     Await it before the evaluator's first commit, else the rows between are not for it. Raises LedgerUnavailable (call again).
     """
     return await link.run(lambda wire: _register(wire, partition, name, link.timeout_s))
@@ -116,7 +117,11 @@ async def _register(wire: Wire, partition: int, name: str, timeout_s: float) -> 
         replies = await wire.exchange([("HSETNX", keys.sinks, name, start), ("HGET", keys.sinks, name)], timeout_s=timeout_s)
         raise_faults(replies)
         known = replies[1]
-    return str(known.decode())
+    place, head = str(known.decode()), Head.read(values, partition)
+    if head is not None and _order(place)[0] > head.seq:
+        place = _end_of(head.seq)
+        raise_faults(await wire.exchange([("HSET", keys.sinks, name, place)], timeout_s=timeout_s))
+    return place
 
 
 class SinkWorker:
@@ -195,6 +200,17 @@ class SinkWorker:
         """Goes on behind this row, whatever lies before it (the backlog was written to a file and the stored cursor moved)."""
         self._place = self._stored = stream_id
         self._skip.set()
+
+    def go_back(self, seq: int) -> None:
+        """The ledger has lost the rows behind this one, and others will take their numbers: those are to be delivered too.
+
+        Call it when a partition was taken anew, before its first commit.
+        """
+        if self._place is not None and _order(self._place)[0] > seq:
+            self._place = _end_of(seq)
+            self.statistics.seq = seq
+            self._skip.set()  # what is being delivered is one of the lost rows
+            self._moved.set()
 
     async def _deliver_all(self) -> NoReturn:
         pause = self._first_pause_s
@@ -426,6 +442,11 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def _end_of(seq: int) -> str:
+    """The place behind this row, whatever its token, and before the next."""
+    return f"{seq}-{2**64 - 1}"
 
 
 def _order(stream_id: str) -> tuple[int, int]:

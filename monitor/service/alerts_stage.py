@@ -91,6 +91,11 @@ class AlertsStage:
             if worker.partition in committers:
                 committers[worker.partition].unlisten(worker.wake)
 
+    def go_back(self, partition: int, seq: int) -> None:
+        """Sinks that are ahead of a partition's last row, whose ledger has lost its end, are put back to it."""
+        for worker in self.workers_of(partition):
+            worker.go_back(seq)
+
     def workers_of(self, partition: int) -> list[SinkWorker]:
         """The workers of one partition."""
         return [worker for _, worker in self.workers if worker.partition == partition]

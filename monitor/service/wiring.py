@@ -391,6 +391,8 @@ class Daemon:
             return False
         for number, head in heads.items():
             known.check(number, head)
+            if self.alerts is not None:
+                self.alerts.go_back(number, head.seq)
         log.info("partitions_held", partitions=len(members), seq=sum(head.seq for head in heads.values()))
         self.committers = {number: Committer(member, lease_s=settings.lease_s) for number, member in members.items()}
         if self.alerts is not None:

@@ -335,3 +335,29 @@ async def test_a_foreign_entry_stops_the_worker(lead: Lead, redis: Redis) -> Non
 
     with pytest.raises(LedgerBroken, match="is no row"):
         await worker.run()
+
+
+async def test_rows_that_replace_a_lost_tail_are_delivered(lead: Lead, redis: Redis) -> None:
+    """The ledger goes back behind what the sink has: rows with the same numbers again are other rows. Also for the next process."""
+    partition, receiver = await lead(), Receiver()
+    async with working(redis, receiver) as worker:
+        await _commit(partition, 0, 6)
+        keys = (partition.keys.head, partition.keys.events, partition.keys.levels)
+        for key in keys:
+            await redis.call("COPY", key, f"{key}:kept")
+        await _commit(partition, 6, 4)
+        worker.wake.set()
+        await until(lambda: receiver.rows == list(range(1, 11)))
+        for key in keys:
+            await redis.call("COPY", f"{key}:kept", key, "REPLACE")
+        successor = await lead(lease_s=0.01)
+        worker.go_back(successor.head.seq)
+        await _commit(successor, 6, 3)
+        worker.wake.set()
+        await until(lambda: receiver.rows == [*range(1, 11), 7, 8, 9])
+    assert await _cursor(redis) == 9
+
+    await redis.call("HSET", partition.keys.sinks, "sink", f"10-{partition.head.token}")
+    async with working(redis, receiver):
+        await _commit(successor, 9, 1)
+        await until(lambda: receiver.rows[-1] == 10 and len(receiver.rows) == 14)
