@@ -5,7 +5,7 @@
 - kills: rounds over all crash points; random-kills: deaths at moments that nobody chose
 - strikes: tapes per action on which each fifth EXEC is cut, dropped or held past the time-out
 - pauses: SIGSTOPs of a leader
-- cuts: power cuts, some with a torn write; needs gcc and the source of the fsync recorder (--recorder)
+- cuts: power cuts, some with a torn write; needs gcc
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from monitor.ledger.server import CACHE_SETTINGS
 from tests.support.ledger_checker import Checked
 from tests.support.ledger_faults import (
     Scenario,
-    build_fsync_recorder,
     kill_at_points,
     kill_at_random,
     pause_leaders,
@@ -41,16 +40,16 @@ from tests.support.ledger_faults import (
 )
 from tests.support.proxy import ACTIONS
 from tests.support.redis import Redis, redis_server
-from tests.support.shared import SHARED
+from tests.support.shims import build_shim, preloaded_redis
 
 Figures = dict[str, Any]
 
 
 @asynccontextmanager
-async def _stage(scenario: Scenario) -> AsyncIterator[tuple[Redis, Redis, Path]]:
+async def _stage(scenario: Scenario, binary: Path | None = None) -> AsyncIterator[tuple[Redis, Redis, Path]]:
     """A ledger and a cache of their own, documents published; the folder for sink and sockets."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as name:
-        async with redis_server() as ledger, redis_server(CACHE_SETTINGS) as cache:
+        async with redis_server(binary=binary) as ledger, redis_server(CACHE_SETTINGS) as cache:
             await scenario.publish(ledger)
             yield ledger, cache, Path(name)
 
@@ -145,13 +144,13 @@ async def cuts(options: argparse.Namespace) -> tuple[Figures, list[Checked]]:
     """Power cuts of the ledger's machine under a running process."""
     checked, taken = [], 0
     with tempfile.TemporaryDirectory(prefix="recorder-") as name:
-        recorder = build_fsync_recorder(options.recorder, Path(name))
+        recorded = preloaded_redis(build_shim("fsync_record", Path(name)))
         left, seed = options.cuts, options.seed
         while left > 0:
             times = min(10, left)
             scenario = Scenario(seed=seed, messages=45 * (times + 1), bursts=4)
-            async with _stage(scenario) as (ledger, cache, folder):
-                taken += await power_cuts(ledger, cache, scenario, folder / "sink", recorder, times=times, seed=seed)
+            async with _stage(scenario, recorded) as (ledger, cache, folder):
+                taken += await power_cuts(ledger, cache, scenario, folder / "sink", times=times, seed=seed)
                 checked.append(scenario.check(ledger, folder / "sink"))
             left, seed = left - times, seed + 1
     return {"cuts": options.cuts, "bytes_taken": taken}, checked
@@ -164,7 +163,6 @@ async def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lease", type=float, default=1.0)
-    parser.add_argument("--recorder", type=Path, default=SHARED / "faults" / "fsync_record.c")
     options = parser.parse_args()
     kinds: list[Callable[[argparse.Namespace], Awaitable[tuple[Figures, list[Checked]]]]] = [kills, random_kills, strikes, pauses, cuts]
     wrong = False
