@@ -201,24 +201,24 @@ class SinkWorker:
         self._place = self._stored = stream_id
         self._skip.set()
 
-    def go_back(self, seq: int) -> None:
-        """The ledger has lost the rows behind this one, and others will take their numbers: those are to be delivered too.
+    async def begin_term(self) -> None:
+        """Goes on from the stored cursor, whatever this process did or read before: another one has served the sink since.
 
-        Call it when a partition was taken anew, before its first commit.
+        Await it when the partition was taken, before the first commit with rows, while `may_send` says no. Raises LedgerUnavailable.
         """
-        if self._place is not None and _order(self._place)[0] > seq:
-            self._place = _end_of(seq)
-            self.statistics.seq = seq
-            self._skip.set()  # what is being delivered is one of the lost rows
-            self._moved.set()
+        place = await register_sink(self._link, self.partition, self.name)
+        self._place = self._stored = place
+        self.statistics.seq = _order(place)[0]
+        self._skip.set()  # what is being delivered is of the time before
+        self._moved.set()
 
     async def _deliver_all(self) -> NoReturn:
         pause = self._first_pause_s
         while True:
             try:
                 if self._place is None:
-                    self._place = self._stored = await register_sink(self._link, self.partition, self.name)
-                    self.statistics.seq = int(self._place.partition("-")[0])
+                    await self.begin_term()
+                    continue
                 self.wake.clear()  # before the read: a commit between the two wakes us again
                 self._skip.clear()
                 rows = await self._read(self._place)

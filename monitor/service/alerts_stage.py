@@ -18,6 +18,7 @@ from monitor.ledger.cursors import SinkWorker, register_sink
 from monitor.ledger.keys import PartitionKeys
 from monitor.service.logs import log
 from monitor.service.metrics import Sample, by_reason
+from monitor.service.receivers import adopt_standing
 from monitor.sinks.base import Reason, Sink
 
 __all__ = ["AlertsStage", "HeadWatch"]
@@ -91,10 +92,11 @@ class AlertsStage:
             if worker.partition in committers:
                 committers[worker.partition].unlisten(worker.wake)
 
-    def go_back(self, partition: int, seq: int) -> None:
-        """Sinks that are ahead of a partition's last row, whose ledger has lost its end, are put back to it."""
-        for worker in self.workers_of(partition):
-            worker.go_back(seq)
+    async def begin_term(self) -> None:
+        """Every sink goes on from where the ledger says, with what stands there. Raises LedgerUnavailable."""
+        await adopt_standing(self._link, self._partitions, self.sinks)
+        for _, worker in self.workers:
+            await worker.begin_term()
 
     def workers_of(self, partition: int) -> list[SinkWorker]:
         """The workers of one partition."""

@@ -38,6 +38,8 @@ __all__ = ["SCENARIOS", "Outcome", "Scenario"]
 
 Facts = dict[str, Any]
 SHIPPED_LEASE_S = 4.0
+MOST_COPIES = 32
+"""Rows in flight to MQTT when a process is stopped: they may be told twice."""
 MOST_GROWTH_KB = 64 << 10
 
 

@@ -37,9 +37,11 @@ def tick_entries(url: str) -> list[tuple[str, dict[str, Any]]]:
 
     One whose write was not confirmed may stand there twice, under one number: the second is left out.
     """
+    found: dict[tuple[bytes, bytes], tuple[str, dict[str, Any]]] = {}
     with client_of(url) as client:
-        found = {(fields[b"e"], fields[b"n"]): (entry, fields[b"b"]) for entry, fields in reversed(client.xrange("ticks"))}
-    return [(entry.decode(), json.loads(data)) for entry, data in reversed(found.values())]
+        for entry, fields in client.xrange("ticks"):
+            found.setdefault((fields[b"e"], fields[b"n"]), (entry.decode(), json.loads(fields[b"b"])))
+    return list(found.values())
 
 
 def marks_of(entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, float]]:
