@@ -77,7 +77,7 @@ def row_of(partition: int, entry_id: bytes, pairs: Sequence[Any]) -> Row:
     fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
     seq, _, token = entry_id.partition(b"-")
     try:
-        return Row(partition, int(seq), int(token), fields[b"e"], fields[b"h"].decode())
+        return Row(partition, int(seq), int(token), fields[b"e"], fields[b"h"].decode(errors="backslashreplace"))
     except KeyError:
         raise LedgerBroken(f"partition {partition}: {entry_id.decode()} is no row: another program wrote to the events") from None
 
