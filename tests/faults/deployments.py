@@ -1,4 +1,4 @@
-"""What is done to a whole deployment, one function a scenario; `campaign_daemon.py` runs them long, `test_daemon_faults.py` short.
+"""What is done to a whole deployment, one function a scenario.
 
 Each puts up a deployment, does its worst for so many times, lets it come to rest and has every row compared with an independent replay of
 the log of ticks. What a scenario promises beyond that, it asserts.
@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
-import shutil
 import signal
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from typing import Any
 from monitor.errors import ServerError
 from monitor.ledger.crashpoints import POINTS
 from monitor.ledger.server import LEDGER_SETTINGS, EmbeddedServer
-from tests.support.daemon_checker import Found
+from tests.faults.scenario import Outcome, scenario
 from tests.support.daemon_rig import LEASE_S, DaemonRig, Stage
 from tests.support.http_server import receiver
 from tests.support.mosquitto import free_port
@@ -34,48 +31,10 @@ from tests.support.proxy import ACTIONS, FaultProxy
 from tests.support.shims import build_shim, cut_power, preloaded_redis
 from tests.support.tick_log import client_of
 
-__all__ = ["SCENARIOS", "Outcome", "Scenario"]
-
-Facts = dict[str, Any]
 SHIPPED_LEASE_S = 4.0
 MOST_COPIES = 32
 """Rows in flight to MQTT when a process is stopped: they may be told twice."""
 MOST_GROWTH_KB = 64 << 10
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What the checker found and what the scenario measured."""
-
-    found: list[Found]
-    facts: Facts = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """A scenario: `run` does its worst `long` or `short` times (kills, seconds ...); `lacks` says what it needs and does not have here."""
-
-    name: str
-    run: Callable[[Stage, int], Awaitable[Outcome]]
-    short: int
-    long: int
-    lacks: str
-
-
-SCENARIOS: dict[str, Scenario] = {}
-
-
-def scenario(
-    *, short: int, long: int, needs: tuple[str, ...] = (), root: bool = False
-) -> Callable[[Callable[[Stage, int], Awaitable[Outcome]]], Callable[[Stage, int], Awaitable[Outcome]]]:
-    """Puts a scenario on the list."""
-    absent = [name for name in needs if shutil.which(name) is None] + (["root"] if root and os.geteuid() else [])
-
-    def add(run: Callable[[Stage, int], Awaitable[Outcome]]) -> Callable[[Stage, int], Awaitable[Outcome]]:
-        SCENARIOS[run.__name__] = Scenario(run.__name__, run, short, long, ", ".join(absent))
-        return run
-
-    return add
 
 
 def middle(values: list[float]) -> float:
@@ -425,7 +384,7 @@ def _tcp(port: int, *, master: int | None = None) -> dict[str, str]:
 # ------------------------------------------------------------------ receivers
 
 
-@scenario(short=5, long=3_000)
+@scenario(short=5, long=2_000, alone=True)
 async def a_dead_sink(stage: Stage, events: int) -> Outcome:
     """A webhook that never answers, beside a deployment without one, at the same time on the same tape: MQTT does not notice."""
     over = asyncio.Event()
