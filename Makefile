@@ -15,8 +15,7 @@ RUN := .venv/bin/margin-monitor
 WORKERS ?= 2
 DEMO_SECONDS ?= 60
 FUZZ_INPUTS ?= 10000000
-LEDGER_FAULTS ?= --kills 20 --random-kills 100 --strikes 10 --pauses 20
-DAEMON_FAULTS ?= --rounds 2 --random 20
+FAULTS ?= --lanes 3
 export DEMO_SECONDS
 export PATH := $(CURDIR)/.servers/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PYTHONNOUSERSITE := 1
@@ -29,7 +28,7 @@ ifneq ($(shell cat .venv/.place 2>/dev/null),$(CURDIR))
 .PHONY: .venv/.run .venv/.dev
 endif
 
-.PHONY: help demo test check conformance bench faults fuzz docs-check generated wheel clean servers demo-servers python
+.PHONY: help demo test check conformance bench faults slow fuzz docs-check generated wheel clean servers demo-servers python
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,11 +51,12 @@ conformance: .venv/.dev servers  ## the worked examples of every venue against t
 bench: .venv/.dev servers  ## the measured figures: each tests/benchmarks/bench_*.py prints its own
 	@$(IN_TEMP) sh -c 'for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done'
 
-faults: .venv/.dev servers  ## the long campaigns: tests marked slow, then kills, cuts and fuzzing
+faults: .venv/.dev servers  ## break everything, compare every row with an independent replay: a line per test, under 15 minutes
+	@$(IN_TEMP) $(PY) tests/faults/campaign.py $(FAULTS)
+
+slow: .venv/.dev servers  ## the tests marked slow, and a million mutated frames at each venue's codec
 	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m slow --timeout 1800 $(ARGS)
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs 1000000
-	@$(IN_TEMP) $(PY) tests/faults/campaign_ledger.py $(LEDGER_FAULTS)
-	@$(IN_TEMP) $(PY) tests/faults/campaign_daemon.py $(DAEMON_FAULTS)
 
 fuzz: .venv/.dev  ## FUZZ_INPUTS (10 million) mutated frames at each venue's codec: a night's work
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs $(FUZZ_INPUTS)

@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from monitor.errors import LedgerError
-from monitor.ledger.changes import Change, DocumentChange, Hold, Observation, TicksRead, UpdatesRead, size_of
+from monitor.ledger.changes import Change, DocumentChange, Hold, Numbers, Observation, TicksRead, UpdatesRead, size_of
 from monitor.ledger.keys import level_name
 from monitor.ledger.partition import Partition
 from monitor.ledger.records import NEVER, NO_DOCUMENT, AccountVersion
@@ -233,6 +234,8 @@ class Committer:
         if cursor and len(queue) > self._flying and type(queue[-1]) is type(change):
             queue[-1] = change  # nothing stands between them: the later one says it all
             return
+        if self.partition.fault is not None and isinstance(change, Observation | Numbers):
+            change = replace(change, facts=bytes(memoryview(change.facts)))  # orjson's own bytes keep up to thrice their length allocated
         queue.append(change)
         self._put += 1
         self._urgent += not cursor

@@ -77,7 +77,7 @@ def row_of(partition: int, entry_id: bytes, pairs: Sequence[Any]) -> Row:
     fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
     seq, _, token = entry_id.partition(b"-")
     try:
-        return Row(partition, int(seq), int(token), fields[b"e"], fields[b"h"].decode())
+        return Row(partition, int(seq), int(token), fields[b"e"], fields[b"h"].decode(errors="backslashreplace"))
     except KeyError:
         raise LedgerBroken(f"partition {partition}: {entry_id.decode()} is no row: another program wrote to the events") from None
 
@@ -97,6 +97,7 @@ async def read_cursors(wire: Wire, partition: int, *, timeout_s: float = 5.0) ->
 async def register_sink(link: Link, partition: int, name: str) -> str:
     """The cursor of a sink. A sink that is new here starts behind the last row there is: it gets what happens from now on, not the past.
 
+    A cursor beyond the ledger's end is of rows that the ledger has lost (a fail-over, a restored backup): it is put back to that end.
     Await it before the evaluator's first commit, else the rows between are not for it. Raises LedgerUnavailable (call again).
     """
     return await link.run(lambda wire: _register(wire, partition, name, link.timeout_s))
@@ -116,7 +117,11 @@ async def _register(wire: Wire, partition: int, name: str, timeout_s: float) -> 
         replies = await wire.exchange([("HSETNX", keys.sinks, name, start), ("HGET", keys.sinks, name)], timeout_s=timeout_s)
         raise_faults(replies)
         known = replies[1]
-    return str(known.decode())
+    place, head = str(known.decode()), Head.read(values, partition)
+    if head is not None and _order(place)[0] > head.seq:
+        place = _end_of(head.seq)
+        raise_faults(await wire.exchange([("HSET", keys.sinks, name, place)], timeout_s=timeout_s))
+    return place
 
 
 class SinkWorker:
@@ -196,13 +201,24 @@ class SinkWorker:
         self._place = self._stored = stream_id
         self._skip.set()
 
+    async def begin_term(self) -> None:
+        """Goes on from the stored cursor, whatever this process did or read before: another one has served the sink since.
+
+        Await it when the partition was taken, before the first commit with rows, while `may_send` says no. Raises LedgerUnavailable.
+        """
+        place = await register_sink(self._link, self.partition, self.name)
+        self._place = self._stored = place
+        self.statistics.seq = _order(place)[0]
+        self._skip.set()  # what is being delivered is of the time before
+        self._moved.set()
+
     async def _deliver_all(self) -> NoReturn:
         pause = self._first_pause_s
         while True:
             try:
                 if self._place is None:
-                    self._place = self._stored = await register_sink(self._link, self.partition, self.name)
-                    self.statistics.seq = int(self._place.partition("-")[0])
+                    await self.begin_term()
+                    continue
                 self.wake.clear()  # before the read: a commit between the two wakes us again
                 self._skip.clear()
                 rows = await self._read(self._place)
@@ -426,6 +442,11 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def _end_of(seq: int) -> str:
+    """The place behind this row, whatever its token, and before the next."""
+    return f"{seq}-{2**64 - 1}"
 
 
 def _order(stream_id: str) -> tuple[int, int]:

@@ -127,7 +127,7 @@ class Housekeeper:
         rows = await wire.call("XRANGE", self._keys.events, bound, bound, timeout_s=self._link.timeout_s)
         if rows:
             fields = dict(zip(rows[0][1][::2], rows[0][1][1::2], strict=True))
-            await self._committer.put([Anchor(bound, fields[b"h"].decode())])
+            await self._committer.put([Anchor(bound, fields[b"h"].decode(errors="backslashreplace"))])
             await self._committer.flush()
 
     async def _trim_dead(self, wire: Wire) -> None:

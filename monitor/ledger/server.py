@@ -161,6 +161,11 @@ class EmbeddedServer:
             shutil.rmtree(self._short, ignore_errors=True)
             self._short = None
 
+    async def ended(self) -> None:
+        """Returns when it has ended, in whatever way."""
+        if self._process is not None:
+            await self._process.wait()
+
     async def kill(self) -> None:
         """Ends it as a crash would: SIGKILL."""
         assert self._process is not None, "not started"

@@ -25,8 +25,6 @@ __all__ = ["OnRow", "Verification", "verify_partition"]
 OnRow = Callable[[Row, dict[str, Any]], str | None]
 """Gets each row and its parsed body; answers None, or one line that says what is wrong with it."""
 
-_MOST_FAULTS = 100
-
 
 @dataclass(slots=True)
 class Verification:
@@ -36,7 +34,7 @@ class Verification:
         first, last: Sequence numbers of the rows walked; last < first when there are none.
         rows, pools, accounts, blind_rows: How many.
         trimmed: Rows before the first that are gone, as the head says they may be.
-        faults: One line each, at most 100; `more_faults` counts the rest.
+        faults: One line each, at most `most_faults`; `more_faults` counts the rest.
     """
 
     partition: int
@@ -48,6 +46,7 @@ class Verification:
     pools: int = 0
     accounts: int = 0
     blind_rows: int = 0
+    most_faults: int = 100
     faults: list[str] = field(default_factory=list)
     more_faults: int = 0
 
@@ -58,23 +57,23 @@ class Verification:
 
     def fault(self, text: str) -> None:
         """Adds one."""
-        if len(self.faults) < _MOST_FAULTS:
+        if len(self.faults) < self.most_faults:
             self.faults.append(text)
         else:
             self.more_faults += 1
 
 
-async def verify_partition(link: Link, partition: int, *, on_row: OnRow | None = None) -> Verification:
+async def verify_partition(link: Link, partition: int, *, on_row: OnRow | None = None, most_faults: int = 100) -> Verification:
     """Walks all rows from the trim anchor to the head.
 
     Raises LedgerUnavailable, and LedgerBroken when there is no sound head to start from.
     """
-    return await link.run(lambda wire: _verify(wire, partition, on_row, max(link.timeout_s, 10.0)))
+    return await link.run(lambda wire: _verify(wire, partition, on_row, most_faults, max(link.timeout_s, 10.0)))
 
 
-async def _verify(wire: Wire, partition: int, on_row: OnRow | None, timeout_s: float) -> Verification:
+async def _verify(wire: Wire, partition: int, on_row: OnRow | None, most_faults: int, timeout_s: float) -> Verification:
     head = await _head(wire, partition, timeout_s)
-    report = Verification(partition, head.ledger, head.trim + 1, head.seq, head.trim)
+    report = Verification(partition, head.ledger, head.trim + 1, head.seq, head.trim, most_faults=most_faults)
     pools: dict[str, dict[str, Any]] = {}
     chain, seq, after = head.trim_hash, head.trim, f"{head.trim}-{2**64 - 1}"
     while seq < head.seq:

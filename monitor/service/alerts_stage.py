@@ -18,6 +18,7 @@ from monitor.ledger.cursors import SinkWorker, register_sink
 from monitor.ledger.keys import PartitionKeys
 from monitor.service.logs import log
 from monitor.service.metrics import Sample, by_reason
+from monitor.service.receivers import adopt_standing
 from monitor.sinks.base import Reason, Sink
 
 __all__ = ["AlertsStage", "HeadWatch"]
@@ -90,6 +91,12 @@ class AlertsStage:
         for _, worker in self.workers:
             if worker.partition in committers:
                 committers[worker.partition].unlisten(worker.wake)
+
+    async def begin_term(self) -> None:
+        """Every sink goes on from where the ledger says, with what stands there. Raises LedgerUnavailable."""
+        await adopt_standing(self._link, self._partitions, self.sinks)
+        for _, worker in self.workers:
+            await worker.begin_term()
 
     def workers_of(self, partition: int) -> list[SinkWorker]:
         """The workers of one partition."""

@@ -80,7 +80,7 @@ def make_receivers(
             tls=mqtt.tls_context(),
         )
         with_events.append(MqttSink(options, may_connect=leads))
-    with_events += [_alertmanager(name, each) for name, each in chosen.alertmanager.items()]
+    with_events += [_alertmanager(name, each, leads) for name, each in chosen.alertmanager.items()]
     for name, webhook in chosen.webhook.items():
         (with_events if webhook.events else notices_only).append(_webhook(name, webhook))
     for name, chat in chosen.chat.items():
@@ -123,7 +123,7 @@ def _webhook(name: str, settings: WebhookSettings) -> WebhookSink:
         raise _wrong(key, "password" if "secret" in str(error) else "url", error) from None
 
 
-def _alertmanager(name: str, settings: AlertmanagerSettings) -> AlertmanagerSink:
+def _alertmanager(name: str, settings: AlertmanagerSettings, leads: Callable[[], bool]) -> AlertmanagerSink:
     key = f"sinks.alertmanager.{name}"
     secret = settings.secret()
     headers: dict[str, str] = {}
@@ -133,7 +133,7 @@ def _alertmanager(name: str, settings: AlertmanagerSettings) -> AlertmanagerSink
         headers["Authorization"] = f"Bearer {secret}"
     try:
         post = _post(key, settings.allow, settings.ca_file, settings.timeout_s)
-        return AlertmanagerSink(AlertmanagerOptions(url=settings.url, headers=headers, post=post), name=name)
+        return AlertmanagerSink(AlertmanagerOptions(url=settings.url, headers=headers, post=post), name=name, may_send=leads)
     except ValueError as error:
         raise _wrong(key, "url", error) from None
 
@@ -187,12 +187,14 @@ class Standing:
 
 
 async def adopt_standing(links: Callable[[], Link], numbers: Sequence[int], sinks: Sequence[Sink]) -> int:
-    """Tells sinks that keep the present state (MQTT's retained levels, Alertmanager) what stands since before this process. How many pools.
+    """Tells sinks that keep the present state (MQTT's retained levels, Alertmanager) what stands in the ledger, and nothing else. How many.
 
     Raises LedgerUnavailable.
     """
     keepers = [sink for sink in sinks if isinstance(sink, MqttSink | AlertmanagerSink)]
     count = 0
+    for sink in keepers:
+        sink.forget()
     for number in numbers if keepers else ():
         wire = await links().open()
         try:

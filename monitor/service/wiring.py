@@ -173,6 +173,7 @@ class Daemon:
         self._alerts_task: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup
         self._may_send: Callable[[int], bool] = self._holds
+        self._serving = False  # the sinks know what another process did before this term
         self.reloader = Reloader(settings, load, self._apply, path=config_path, stages=self.stages)
         self.exposition = Exposition([self._samples, self.reloader.samples])
         self.readings = DaemonReadings(self)
@@ -391,6 +392,7 @@ class Daemon:
             return False
         for number, head in heads.items():
             known.check(number, head)
+        self._serving = False
         log.info("partitions_held", partitions=len(members), seq=sum(head.seq for head in heads.values()))
         self.committers = {number: Committer(member, lease_s=settings.lease_s) for number, member in members.items()}
         if self.alerts is not None:
@@ -402,7 +404,7 @@ class Daemon:
             keepers.append(group.create_task(self._remember(known, members), name="known ledger"))
             while True:
                 self.evaluator = self._make_evaluator()
-                if not await self._until_stopped(self.evaluator.load(heads)):
+                if not await self._until_stopped(self._load(self.evaluator, heads)):
                     break
                 self.ready.set()
                 notify_systemd("READY=1\nSTATUS=running")
@@ -426,6 +428,17 @@ class Daemon:
             except (LedgerUnavailable, Fenced, TimeoutError) as error:
                 log.warning("partition_not_released", partition=member.number, error=str(error))
         return True
+
+    async def _load(self, evaluator: EvaluatorStage, heads: dict[int, Head]) -> None:
+        """Loads the evaluator; at the beginning of a term the sinks first, so that none goes on from what this process knew before."""
+        while not self._serving and self.alerts is not None:
+            try:
+                await self.alerts.begin_term()
+                self._serving = True
+            except LedgerUnavailable as error:
+                log.warning("ledger_unavailable", error=str(error))
+                await asyncio.sleep(0.1)
+        await evaluator.load(heads)
 
     async def _settle(self) -> None:
         """Between two evaluators: returns when all that the first one queued is committed, or dropped and known not to be."""
@@ -511,7 +524,7 @@ class Daemon:
 
     def _holds(self, number: int) -> bool:
         committer = self.committers.get(number)
-        return committer is not None and committer.may_send()
+        return committer is not None and self._serving and committer.may_send()
 
     async def _watch_loop(self) -> None:
         """Measures how late the loop wakes, and feeds systemd's watchdog while the evaluator makes progress."""

@@ -48,12 +48,20 @@ class AlertmanagerOptions:
 class AlertmanagerSink:
     """One Alertmanager; for a cluster, one sink a member. Raises ValueError for an address that cannot be used."""
 
-    def __init__(self, options: AlertmanagerOptions, *, name: str = "alertmanager", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        options: AlertmanagerOptions,
+        *,
+        name: str = "alertmanager",
+        may_send: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepares. `may_send` is False while another process leads: what fires is then sent again by that one."""
         base = Target.of(options.url)
         self.name = name
         self.statistics = SinkStatistics()
         self.resent = 0
-        self._options, self._clock = options, clock
+        self._options, self._may_send, self._clock = options, may_send, clock
         self._target = Target(base.is_secure, base.host, base.port, base.path.rstrip("/") + PATH)
         self._firing: dict[Labels, dict[str, Any]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -79,6 +87,10 @@ class AlertmanagerSink:
         if not self._closing.done():
             self._closing.set_result(None)
         await group.__aexit__(None, None, None)
+
+    def forget(self) -> None:
+        """Forgets what fires: another process may have told more since. `adopt` follows."""
+        self._firing.clear()
 
     def adopt(self, *, account: str, group: str | None, venue: str | None, pool: str, level: Level, unknown: str | None) -> None:
         """Tells the sink of a pool that stands above healthy or is unknown since before this process, so that it is sent again too."""
@@ -148,6 +160,8 @@ class AlertmanagerSink:
             for batch in _batches(list(self._firing)):
                 if closing.done():
                     return
+                if not self._may_send():
+                    break
                 ends = _time(self._clock() + self._options.hold_s)
                 # looked up anew: an event may have resolved it meanwhile
                 alerts = [{**self._firing[labels], "endsAt": ends} for labels in batch if labels in self._firing]

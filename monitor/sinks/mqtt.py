@@ -39,6 +39,8 @@ __all__ = ["MqttOptions", "MqttSink", "topic_level"]
 FAREWELL_S = 1.5
 """How long `close` may take to say goodbye."""
 
+LEADS_S = 0.1
+"""How often a process that waits to lead looks whether it does."""
 HELD_S = 30.0
 """A connection that held this long was a good one: the next back-off starts anew."""
 
@@ -188,6 +190,10 @@ class MqttSink:
         answers = await asyncio.gather(*(self.deliver(row) for row in rows))
         return next((count for count, answer in enumerate(answers) if not isinstance(answer, Delivered)), len(answers))
 
+    def forget(self) -> None:
+        """Forgets what stands: another process may have told more since. `adopt` follows."""
+        self._standing.clear()
+
     def adopt(self, *, account: str, group: str | None, pool: str, level: Level, unknown: str | None) -> None:
         """Tells the sink of a pool that stands above healthy or is unknown since before this process: its rows may be long delivered.
 
@@ -260,13 +266,15 @@ class MqttSink:
         """Connects, again and again, until `close`. Waits between attempts also when the broker closed the last connection politely."""
         loop = asyncio.get_running_loop()
         while not closing.done():
-            if self._may_connect():
-                started = loop.time()
-                self.last_error = await self._one_connection(closing)
-                if loop.time() - started >= HELD_S:
-                    self._backoff.reset()
-            else:
+            if not self._may_connect():  # no failure: when it leads it must connect at once
                 self.last_error = Unavailable(Reason.NOT_LEADING, detail="another process holds the partitions")
+                self._backoff.reset()
+                await asyncio.wait((closing,), timeout=LEADS_S)
+                continue
+            started = loop.time()
+            self.last_error = await self._one_connection(closing)
+            if loop.time() - started >= HELD_S:
+                self._backoff.reset()
             await asyncio.wait((closing,), timeout=self._backoff.next())
 
     async def _one_connection(self, closing: asyncio.Future[None]) -> Unavailable:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from monitor.errors import Fenced
+from monitor.errors import Fenced, LedgerUnavailable
 from monitor.ledger.changes import Change, DocumentChange, Hold, Observation, TicksRead, UpdatesRead
 from monitor.ledger.committer import Committer, QueueDropped
 from monitor.ledger.connection import Link
@@ -238,3 +238,21 @@ async def test_those_who_listen_are_woken_by_rows_only(lead: Lead) -> None:
         committer.put_nowait([see(Level.HEALTHY, n=2)])
         await committer.flush()
         assert not event.is_set()
+
+
+async def test_what_waits_takes_no_more_memory_than_is_counted(lead: Lead) -> None:
+    """The limit of the queue is a promise about memory: bytes as orjson makes them would take twice as much and more."""
+    partition = await lead()
+    committer = Committer(partition, lease_s=60.0)
+    partition.fault = LedgerUnavailable("away")
+    facts = {"positions": ["x" * 200] * 9}
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = resident()
+    for n in range(15_000):
+        committer.put_nowait([see(Level(n % 2 + 1), n=n, facts=orjson.dumps(facts))])
+
+    assert committer.queued_bytes > 30 << 20
+    assert resident() - before < 1.25 * committer.queued_bytes

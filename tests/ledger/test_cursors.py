@@ -185,6 +185,7 @@ async def test_an_unavailable_receiver_is_tried_for_ever_and_delays_nobody(lead:
         assert (dead.rows, worker.statistics.unavailable["refused connection"] > 20) == ([], True)
         assert worker.statistics.failing_since is not None
         assert worker.statistics.detail == "port 1883"
+        assert await _cursor(redis, "dead") == 0
 
         answers[0] = Delivered()
         await until(lambda: len(dead.rows) == 20)
@@ -335,3 +336,48 @@ async def test_a_foreign_entry_stops_the_worker(lead: Lead, redis: Redis) -> Non
 
     with pytest.raises(LedgerBroken, match="is no row"):
         await worker.run()
+
+
+async def test_rows_that_replace_a_lost_tail_are_delivered(lead: Lead, redis: Redis) -> None:
+    """The ledger goes back behind what the sink has: rows with the same numbers again are other rows. Also for the next process."""
+    partition, receiver = await lead(), Receiver()
+    async with working(redis, receiver) as worker:
+        await _commit(partition, 0, 6)
+        keys = (partition.keys.head, partition.keys.events, partition.keys.levels)
+        for key in keys:
+            await redis.call("COPY", key, f"{key}:kept")
+        await _commit(partition, 6, 4)
+        worker.wake.set()
+        await until(lambda: receiver.rows == list(range(1, 11)))
+        for key in keys:
+            await redis.call("COPY", f"{key}:kept", key, "REPLACE")
+        successor = await lead(lease_s=0.01)
+        await worker.begin_term()
+        await _commit(successor, 6, 3)
+        worker.wake.set()
+        await until(lambda: receiver.rows == [*range(1, 11), 7, 8, 9])
+    assert await _cursor(redis) == 9
+
+    await redis.call("HSET", partition.keys.sinks, "sink", f"10-{partition.head.token}")
+    async with working(redis, receiver):
+        await _commit(successor, 9, 1)
+        await until(lambda: receiver.rows[-1] == 10 and len(receiver.rows) == 14)
+
+
+async def test_a_term_begins_where_the_last_process_left_the_sink(lead: Lead, redis: Redis) -> None:
+    """One that has waited for long, its first rows already read, says nothing of what another has delivered meanwhile."""
+    partition, waiting, leading = await lead(), Receiver(), Receiver()
+    leads = False
+    async with working(redis, waiting, may_send=lambda: leads) as standby:
+        async with working(redis, leading) as worker:
+            await _commit(partition, 0, 30)
+            worker.wake.set()
+            standby.wake.set()
+            await until(lambda: len(leading.rows) == 30)
+        await standby.begin_term()
+        leads = True
+        await _commit(partition, 30, 2)
+        standby.wake.set()
+        await until(lambda: len(waiting.rows) == 2)
+
+    assert waiting.rows == [31, 32]

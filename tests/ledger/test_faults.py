@@ -6,17 +6,16 @@ The short form of the campaign; the long one is `tests/faults/campaign_ledger.py
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
 
 from monitor.ledger.crashpoints import POINTS
 from monitor.ledger.server import CACHE_SETTINGS
-from tests.support.ledger_faults import Scenario, build_fsync_recorder, kill_at_points, pause_leaders, power_cuts, rig, strike_commits
+from tests.support.ledger_faults import Scenario, kill_at_points, pause_leaders, power_cuts, rig, strike_commits
 from tests.support.proxy import ACTIONS
 from tests.support.redis import Redis, redis_server
-from tests.support.shared import SHARED, needs_shared
+from tests.support.shims import build_shim, needs_gcc, preloaded_redis
 
 
 def _bundled_redis() -> Path | None:
@@ -135,14 +134,13 @@ async def test_a_paused_leader_is_fenced(redis: Redis, tmp_path: Path) -> None:
     assert scenario.check(redis, tmp_path / "sink").faults == []
 
 
-@needs_shared
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
-async def test_a_power_cut_loses_nothing_acknowledged(redis: Redis, tmp_path: Path) -> None:
+@needs_gcc
+async def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """The process stays up and settles; no row that was known outside is missing afterwards."""
-    recorder = build_fsync_recorder(SHARED / "faults" / "fsync_record.c", tmp_path)
+    recorded = preloaded_redis(build_shim("fsync_record", tmp_path))
     scenario = Scenario(seed=6, messages=90, bursts=1)
-    async with redis_server(CACHE_SETTINGS) as cache:
+    async with redis_server(binary=recorded) as redis, redis_server(CACHE_SETTINGS) as cache:
         await scenario.publish(redis)
-        await power_cuts(redis, cache, scenario, tmp_path / "sink", recorder, times=3, seed=6)
+        await power_cuts(redis, cache, scenario, tmp_path / "sink", times=3, seed=6)
 
         assert scenario.check(redis, tmp_path / "sink").faults == []

@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -19,20 +17,17 @@ import pytest
 from monitor.feeds.simulator import Simulator
 from monitor.feeds.tape import Moment, Sent
 from monitor.ledger.connection import Endpoint, Link
-from monitor.ledger.cursors import read_rows
 from monitor.ledger.server import EmbeddedServer
 from monitor.margin.prices import PriceKind
 from monitor.service.local_rig import LocalRig, local_rig
 from monitor.service.sample_book import sample_documents, sample_tables
 from monitor.wire.dialects.binance import binance_usdm
-from monitor.wire.prices import decode_batch
 from monitor.wire.quotes import Quotes
-from tests.support.oracle import Oracle
+from tests.support.tick_log import changes_of, marks_of, rows_of, tick_entries, wanted_changes
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PRICES = {"BTCUSDT": 30_000.0, "ETHUSDT": 1_800.0}
-LEVELS = {"healthy": 0, "watch": 1, "margin_call": 2, "liquidation": 3, "bankrupt": 4}
 
 
 def swings(count: int, *, step_s: float = 0.05) -> list[Moment]:
@@ -50,45 +45,6 @@ def write_tables(folder: Path) -> Path:
     path = folder / "tables.json"
     path.write_bytes(orjson.dumps(sample_tables(PRICES)))
     return path
-
-
-async def rows_of(url: str) -> list[dict[str, Any]]:
-    """Every event of the ledger, in order."""
-    wire = await Link(Endpoint.parse(url)).open()
-    bodies: list[dict[str, Any]] = []
-    after = "0-0"
-    try:
-        while rows := await read_rows(wire, 0, after, count=1000):
-            after = rows[-1].stream_id
-            bodies += [orjson.loads(row.body) for row in rows]
-    finally:
-        wire.close()
-    return bodies
-
-
-async def tick_log(url: str) -> list[tuple[str, float]]:
-    """Every mark on the ticks stream, in order; a batch whose write was not confirmed may stand there twice, under one number."""
-    wire = await Link(Endpoint.parse(url)).open()
-    try:
-        entries = await wire.call("XRANGE", "ticks", "-", "+", timeout_s=10.0)
-    finally:
-        wire.close()
-    marks, seen = [], set()
-    for _, pairs in entries:
-        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        batch, number = decode_batch(fields[b"b"]), (fields[b"e"], fields[b"n"])
-        if batch.kind is PriceKind.MARK and number not in seen:
-            seen.add(number)
-            marks += list(zip(batch.names, batch.prices, strict=True))
-    return marks
-
-
-def changes_of(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, int]]]:
-    """(level before, level after) by pool."""
-    changes: dict[str, list[tuple[int, int]]] = {}
-    for row in (row for row in rows if row["kind"] == "level"):
-        changes.setdefault(f"{row['account']}/{row['pool']}", []).append((LEVELS[row["previous"]], LEVELS[row["level"]]))
-    return changes
 
 
 def check(rig: LocalRig, name: str) -> bool:
@@ -115,20 +71,14 @@ async def test_an_outage_of_redis_loses_no_level_change(tmp_path: Path) -> None:
             await rig.server.start()
             await rig.caught_up()
             await until(lambda: check(rig, "ledger"))
-            rows, log = await rows_of(rig.server.url), await tick_log(rig.server.url)
+            rows, log = rows_of(rig.server.url), marks_of(tick_entries(rig.server.url))
             conflated = sum(feeds.publisher.statistics.conflated.values())
             gaps = evaluator.statistics.gaps
-    oracle = Oracle(documents, {name: entry["tiers"] for name, entry in sample_tables(PRICES)["instruments"].items()})
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for name, price in log:
-        for account, pool, before, after in oracle.tick(name, Fraction(repr(price))):
-            if before >= 0 or after > 0:
-                wanted.setdefault(f"{account}/{pool}", []).append((max(before, 0), after))
 
     assert len(log) + conflated == 2 * 120
     assert gaps == 0
     assert {row["kind"] for row in rows} <= {"level", "numbers"}
-    assert changes_of(rows) == wanted
+    assert changes_of(rows) == wanted_changes(log, documents, sample_tables(PRICES))
     assert len(rows) > 100
 
 

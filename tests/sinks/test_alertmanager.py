@@ -216,3 +216,28 @@ async def test_notices_and_broken_rows() -> None:
 
     assert await sink.deliver(notice) == Delivered()
     assert isinstance(await sink.deliver(Row(partition=0, seq=1, token=1, body=b"[]", hash="")), Refused)
+
+
+async def test_only_who_leads_sends_again() -> None:
+    """A deposed process would keep alive what is long over; when it leads again it begins with what the ledger says."""
+    leads = True
+    async with receiver(OK) as server:
+        options = AlertmanagerOptions(url=f"http://127.0.0.1:{server.port}", post=LOOPBACK, resend_s=0.02)
+        sink = AlertmanagerSink(options, may_send=lambda: leads)
+        sink.adopt(account="old", group=None, venue=None, pool="cross", level=Level.WATCH, unknown=None)
+        await sink.open()
+        await until(lambda: sink.resent > 0)
+        leads = False
+        await asyncio.sleep(0.05)
+        sent = sink.resent
+        await asyncio.sleep(0.1)
+        quiet = sink.resent == sent
+        sink.forget()
+        sink.adopt(account="new", group=None, venue=None, pool="cross", level=Level.WATCH, unknown=None)
+        leads = True
+        await until(lambda: sink.resent > sent)
+        await sink.close()
+
+    assert quiet
+    assert b'"old"' not in server.requests[-1].body
+    assert b'"new"' in server.requests[-1].body

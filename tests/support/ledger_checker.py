@@ -17,7 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-__all__ = ["Checked", "Tick", "check_ledger", "expected_rows"]
+__all__ = ["Checked", "Tick", "chained_rows", "check_ledger", "check_levels", "expected_rows", "unseal"]
 
 Tick = tuple[str, str, int]
 """Account, pool, and the level that the tick gives it."""
@@ -75,29 +75,18 @@ def check_ledger(
     result = Checked()
     client: Any = redis.Redis(unix_socket_path=socket, retry=Retry(NoBackoff(), 0))
     with client:
-        head = _unseal("{0}:head", client.hget("{0}:head", "h"), result)
-        chain = hashlib.sha256(f"margin-monitor ledger {head['ledger']} 0".encode()).hexdigest()[:32]
+        head = unseal("{0}:head", client.hget("{0}:head", "h"), result)
         found: list[tuple[str, str, str, str, int, int, int]] = []
         ids: list[str] = []
-        for position, (entry, fields) in enumerate(client.xrange("{0}:events"), 1):
-            seq, token = entry.decode().split("-")
-            row_id = f"0/{seq}-{token}"
-            if int(seq) != position:
-                result.fault(f"row {position} has the sequence number {seq}")
-            chain = hashlib.sha256(chain.encode() + row_id.encode() + fields[b"e"]).hexdigest()[:32]
-            if fields[b"h"].decode() != chain:
-                result.fault(f"{row_id}: the chain is broken")
-                chain = fields[b"h"].decode()
-            body = json.loads(fields[b"e"])
+        for row_id, data in chained_rows(client, head, result):
+            body = json.loads(data)
             ids.append(row_id)
             if body["kind"] == "blind":
                 result.fault(f"{row_id}: a blind row")
                 continue
             found.append((body["account"], body["pool"], body["previous"], body["level"], body["rev"], body["at"][1], body["at"][2]))
-        if (head["seq"], head["hash"]) != (len(ids), chain):
-            result.fault(f"the head says {head['seq']} {head['hash']}, the rows {len(ids)} {chain}")
         _compare(found, expected_rows(messages), result)
-        _check_levels(client, found, head, result)
+        check_levels(client, {f"{row[0]}/{row[1]}": (row[3], row[4]) for row in found}, head, result)
         if documents is not None:
             _check_documents(client, documents, head, result)
         letters = [fields for _, fields in client.xrange("{0}:dead")]
@@ -105,6 +94,29 @@ def check_ledger(
     if sink is not None:
         _check_sink(sink, ids, refuse_every, result)
     return result
+
+
+def chained_rows(client: Any, head: dict[str, Any], result: Checked) -> list[tuple[str, bytes]]:
+    """Id and body of every row; the numbers must have no holes, no token may come after a later one, and the chain must end in the head."""
+    chain = hashlib.sha256(f"margin-monitor ledger {head['ledger']} 0".encode()).hexdigest()[:32]
+    rows: list[tuple[str, bytes]] = []
+    newest = 0
+    for position, (entry, fields) in enumerate(client.xrange("{0}:events"), 1):
+        seq, token = entry.decode().split("-")
+        row_id = f"0/{seq}-{token}"
+        if int(seq) != position:
+            result.fault(f"row {position} has the sequence number {seq}")
+        if int(token) < newest:
+            result.fault(f"{row_id}: written under a token older than {newest}")
+        newest = int(token)
+        chain = hashlib.sha256(chain.encode() + row_id.encode() + fields[b"e"]).hexdigest()[:32]
+        if fields[b"h"].decode() != chain:
+            result.fault(f"{row_id}: the chain is broken")
+            chain = fields[b"h"].decode()
+        rows.append((row_id, fields[b"e"]))
+    if (head["seq"], head["hash"]) != (len(rows), chain):
+        result.fault(f"the head says {head['seq']} {head['hash']}, the rows {len(rows)} {chain}")
+    return rows
 
 
 def _compare(found: list[Any], expected: list[Any], result: Checked) -> None:
@@ -119,12 +131,12 @@ def _compare(found: list[Any], expected: list[Any], result: Checked) -> None:
     result.fault(f"rows: lost {result.lost}, never expected {result.wrong}, twice {result.twice}, misordered {result.misordered}")
 
 
-def _check_levels(client: Any, found: list[Any], head: dict[str, Any], result: Checked) -> None:
-    last: dict[str, tuple[str, int]] = {f"{row[0]}/{row[1]}": (row[3], row[4]) for row in found}
+def check_levels(client: Any, last: dict[str, tuple[str, int]], head: dict[str, Any], result: Checked) -> None:
+    """The level records must say what the last rows say (by account/pool: level and rev), and the head's digest must be theirs."""
     stored = {name.decode(): value for name, value in client.hgetall("{0}:levels").items()}
     if len(stored) != head["levels"]:
         result.fault(f"{len(stored)} level records, the head says {head['levels']}")
-    records = {name: _unseal(name, value, result) for name, value in stored.items()}
+    records = {name: unseal(name, value, result) for name, value in stored.items()}
     if {name: (record["level"], record["rev"]) for name, record in records.items()} != last:
         result.wrong += 1
         result.fault("the level records do not say what the last rows say")
@@ -132,7 +144,7 @@ def _check_levels(client: Any, found: list[Any], head: dict[str, Any], result: C
     for name, record in records.items():
         digest ^= _digest(f"l\0{name}\0{record['rev']}")
     for name, value in client.hgetall("{0}:accounts").items():
-        record = _unseal(name.decode(), value, result)
+        record = unseal(name.decode(), value, result)
         digest ^= _digest(f"a\0{name.decode()}\0{record['epoch']}\0{record['seq']}\0{record['hold'] or ''}")
     if f"{digest:032x}" != head["digest"]:
         result.fault("the digest is not that of the records")
@@ -141,7 +153,7 @@ def _check_levels(client: Any, found: list[Any], head: dict[str, Any], result: C
 def _check_documents(client: Any, documents: dict[str, tuple[int, int]], head: dict[str, Any], result: Checked) -> None:
     stored = {}
     for name, value in client.hgetall("{0}:accounts").items():
-        record = _unseal(name.decode(), value, result)
+        record = unseal(name.decode(), value, result)
         if record["hold"] is None:
             stored[name.decode()] = (record["epoch"], record["seq"])
             if (record["doc"]["epoch"], record["doc"]["sequence"]) != (record["epoch"], record["seq"]):
@@ -174,7 +186,8 @@ def _check_sink(sink: Path, ids: list[str], refuse_every: int, result: Checked) 
         result.fault(f"outside: {result.missing_outside} missing, {len(set(first) - set(wanted))} unknown to the ledger, or out of order")
 
 
-def _unseal(name: str, value: bytes | None, result: Checked) -> dict[str, Any]:
+def unseal(name: str, value: bytes | None, result: Checked) -> dict[str, Any]:
+    """The record under this name; {} and a fault when its seal is broken."""
     if value is None or value[:8] != b"%08x" % zlib.crc32(name.encode() + b"\0" + value[8:]):
         result.fault(f"{name}: the seal is broken")
         return {}

@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -22,10 +21,10 @@ from monitor.ledger.updates import UpdatesProducer, stamped
 from tests.support.ledger_checker import Checked, Tick, check_ledger
 from tests.support.proxy import ACTIONS, FaultProxy
 from tests.support.redis import Redis
+from tests.support.shims import cut_power
 
 __all__ = [
     "Scenario",
-    "build_fsync_recorder",
     "kill_at_points",
     "kill_at_random",
     "pause_leaders",
@@ -239,53 +238,24 @@ async def _feed(cache: Redis, scenario: Scenario, start: int, stop: int) -> None
         await asyncio.sleep(0.002)
 
 
-def build_fsync_recorder(source: Path, folder: Path) -> Path:
-    """The shim that writes down how much of the append-only file is durable, compiled."""
-    library = folder / "fsync_record.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True, capture_output=True, timeout=60)
-    return library
-
-
-async def power_cuts(ledger: Redis, cache: Redis, scenario: Scenario, sink: Path, recorder: Path, *, times: int, seed: int) -> int:
+async def power_cuts(ledger: Redis, cache: Redis, scenario: Scenario, sink: Path, *, times: int, seed: int) -> int:
     """Cuts the power of the ledger's machine while the rig is at work, which stays up. Returns how many bytes the cuts took away.
 
-    Cut: kill -9 of Redis, and its append-only file is shortened to what had been made durable, sometimes with a torn write behind.
+    The ledger runs under the shim fsync_record.
     """
     draw = random.Random(seed)
     lost = 0
     share = len(scenario.tape) // (times + 1)
-    await _restart_recorded(ledger, recorder)
     async with rig(ledger.url, cache.url, sink, flush_each=True, timeout_s=0.5) as run:
         await run.until("LEADING")
         for number in range(times):
             feeding = asyncio.ensure_future(_feed(cache, scenario, number * share, (number + 1) * share))
             await asyncio.sleep(draw.uniform(0.005, 0.1))
             await ledger.server.kill()
-            lost += _cut(ledger.server.folder, draw)
-            await _restart_recorded(ledger, recorder)
+            lost += cut_power(ledger.server.folder, draw)
+            await ledger.server.start()
             await feeding
         await _feed(cache, scenario, times * share, len(scenario.tape))
         assert await run.ended() == 0, run.lines
         assert not any(line.startswith(("FENCED", "COMPLAINT")) for line in run.lines), run.lines
     return lost
-
-
-async def _restart_recorded(ledger: Redis, recorder: Path) -> None:
-    await ledger.server.stop()
-    os.environ["LD_PRELOAD"] = str(recorder)
-    try:
-        await ledger.server.start()
-    finally:
-        del os.environ["LD_PRELOAD"]
-
-
-def _cut(folder: Path, draw: random.Random) -> int:
-    """Shortens the append-only file to its durable part, or to a place between that and its end. Returns the bytes taken away."""
-    (file,) = folder.rglob("*.incr.aof")
-    record = file.with_name(file.name + ".synced")
-    durable = int(record.read_text()) if record.exists() else 0
-    written = file.stat().st_size
-    keep = durable if draw.random() < 0.8 else draw.randint(durable, max(durable, written))
-    with file.open("r+b") as handle:
-        handle.truncate(keep)
-    return written - keep

@@ -1,15 +1,20 @@
-"""A proxy between a client and redis-server that does to one chosen EXEC (or other request) what a network can do.
+"""A proxy between a client and redis-server that does what a network can do, to one chosen EXEC (or other request) or to everything.
+
+One EXEC (`arm`):
 
 - cut_reply: the server gets the request and answers; the client gets a closed connection instead of the answer
 - drop_request: neither the request nor an answer arrives; the connection is closed
 - hold: the request stays on its way until the client has given up, then it reaches the server
+
+Everything: `latency_s` each way, `black_hole` (nothing passes, nothing is closed; what was on its way arrives late), `reset` (all
+connections at once), `slow_bytes` (a few at a time), and `target` for the connections from then on: another server, a fail-over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from monitor.ledger.connection import Endpoint
@@ -28,11 +33,16 @@ class FaultProxy:
         self.execs = 0
         self.struck = 0
         self.closed_by_client = asyncio.Event()
-        self._socket, self._target, self._marker = socket, target, marker
+        self.target = target
+        self.latency_s = 0.0
+        self.slow_bytes = 0
+        self._socket, self._marker = socket, marker
         self._at = 0
         self._action = ""
         self._again = 0
         self._hold_until: asyncio.Event | None = None
+        self._passable = asyncio.Event()
+        self._passable.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -42,6 +52,24 @@ class FaultProxy:
         A held one goes on at `hold_until`, or when its client has closed.
         """
         self._action, self._at, self._again, self._hold_until = action, self.execs + after, again, hold_until
+
+    def disarm(self) -> None:
+        """The next EXECs pass."""
+        self._action = ""
+
+    @contextlib.contextmanager
+    def black_hole(self) -> Iterator[None]:
+        """While the block lasts, bytes go in and do not come out, in both directions."""
+        self._passable.clear()
+        try:
+            yield
+        finally:
+            self._passable.set()
+
+    def reset(self) -> None:
+        """Ends every connection at once, whatever was on its way."""
+        for writer in self._writers:
+            writer.transport.abort()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[FaultProxy]:
@@ -64,7 +92,7 @@ class FaultProxy:
         self._writers.add(client_out)
         server_out: asyncio.StreamWriter | None = None
         try:
-            server_in, server_out = await asyncio.open_unix_connection(self._target)
+            server_in, server_out = await asyncio.open_unix_connection(self.target)
             self._writers.add(server_out)
             muted = asyncio.Event()
             async with asyncio.TaskGroup() as group:
@@ -83,9 +111,20 @@ class FaultProxy:
     async def _backward(self, server_in: asyncio.StreamReader, client_out: asyncio.StreamWriter, muted: asyncio.Event) -> None:
         while data := await server_in.read(1 << 16):
             if not muted.is_set():
-                client_out.write(data)
-                await client_out.drain()
+                await self._pass_on(data, client_out)
         client_out.close()
+
+    async def _pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        """Bytes that are not struck, as the network now is."""
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        await self._passable.wait()
+        step = self.slow_bytes or len(data)
+        for start in range(0, len(data), step):
+            writer.write(data[start : start + step])
+            await writer.drain()
+            if self.slow_bytes:
+                await asyncio.sleep(0.001)
 
     async def _forward(
         self,
@@ -100,8 +139,7 @@ class FaultProxy:
             before = self.execs
             self.execs += seen
             if not (self._action and before < self._at <= self.execs):
-                server_out.write(data)
-                await server_out.drain()
+                await self._pass_on(data, server_out)
                 continue
             action = self._action
             if self._again:
@@ -132,7 +170,7 @@ class FaultProxy:
 
     async def _worked_off(self) -> None:
         """A moment in which the server certainly works off what it got: two PINGs of another connection come back."""
-        reader, writer = await asyncio.open_unix_connection(self._target)
+        reader, writer = await asyncio.open_unix_connection(self.target)
         writer.write(b"PING\r\n")
         await reader.readline()
         writer.write(b"PING\r\n")
