@@ -43,6 +43,8 @@ async def examine(profile: VenueProfile, wanted: Wanted, *, within_s: float = 20
 
     Checks: connection, subscriptions, prices, frames, delay, clock.
     """
+    if not profile.topics(wanted):
+        return [Finding("subscriptions", False, f"nothing to ask for: name symbols in feeds.{profile.venue}.symbols, or import accounts")]
     feed = VenueFeed(profile, wanted, lambda _batches: None, clock=clock)
     started_at = clock.monotonic()
     async with asyncio.TaskGroup() as group:

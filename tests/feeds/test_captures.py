@@ -191,11 +191,18 @@ def test_excerpts_of_2026() -> None:
     bybit, okx = by_kind["bybit"], by_kind["okx"]
     assert numbers_of(bybit[0]) == {(PriceKind.MARK, "BTCUSDT"): 86716.3, (PriceKind.INDEX, "BTC/USDT"): 86756.7}
     assert [type(control).__name__ for decoded in bybit for control in decoded.controls] == ["Confirmed", "Pong", "Denied"]
-    assert numbers_of(by_kind["binance_usdm"][0]) == {(PriceKind.MARK, "BTCUSDT"): 86520.0, (PriceKind.FUNDING_RATE, "BTCUSDT"): 8.37e-06}
+    assert numbers_of(by_kind["binance_usdm"][0]) == {
+        (PriceKind.MARK, "BTCUSDT"): 86520.0,
+        (PriceKind.FUNDING_RATE, "BTCUSDT"): 8.37e-06,
+        (PriceKind.FUNDING_TIME, "BTCUSDT"): 1_790_150_400_000,
+    }
     assert [numbers_of(decoded) for decoded in okx] == [
         {(PriceKind.MARK, "BTC-USDT-SWAP"): 83679.8},
         {},  # an index in USDT is no asset's in USD
-        {(PriceKind.FUNDING_RATE, "BTC-USDT-SWAP"): 0.0000263463215391},
+        {
+            (PriceKind.FUNDING_RATE, "BTC-USDT-SWAP"): 0.0000263463215391,
+            (PriceKind.FUNDING_TIME, "BTC-USDT-SWAP"): 1_790_380_800_000,
+        },
         {(PriceKind.MARK, "BTC-USDT-SWAP"): 110562.0},
     ]
 

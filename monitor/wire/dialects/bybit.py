@@ -16,6 +16,7 @@ __all__ = ["BybitDialect", "BybitPeer"]
 _FIELDS = {
     PriceKind.MARK: "markPrice",
     PriceKind.FUNDING_RATE: "fundingRate",
+    PriceKind.FUNDING_TIME: "nextFundingTime",
     PriceKind.VOLATILITY: "markPriceIv",
     PriceKind.FORWARD: "underlyingPrice",
     PriceKind.OPEN_INTEREST: "openInterest",
