@@ -154,7 +154,7 @@ async def _run(rig: LocalRig, inject: Inject, rng: random.Random, seen: Silences
         await asyncio.sleep(0.02 if told_s == float("inf") else 0.1)
     seen.told_s.append(told_s)
     cured(rig.simulator)
-    await until(lambda: _shown(rig) == ("healthy", None), within_s=60)
+    await until(lambda: _shown(rig) == ("healthy", None), within_s=150)  # a venue that fails so often is asked once a minute
 
 
 def _shown(rig: LocalRig) -> tuple[object, object]:

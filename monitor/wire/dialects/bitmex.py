@@ -99,6 +99,7 @@ class BitmexDialect:
 
     venue = "bitmex"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = (20, 3600.0)
     session_s: float | None = None
     ping_interval_s: float | None = None
 

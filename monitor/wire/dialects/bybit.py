@@ -106,6 +106,7 @@ class BybitDialect:
 
     venue = "bybit"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = (500, 300.0)
     session_s: float | None = None
     ping_interval_s: float | None = None
 

@@ -67,6 +67,7 @@ class KrakenFuturesDialect:
 
     venue = "kraken_futures"
     messages_per_s: int | None = 100
+    connects: tuple[int, float] | None = None
     session_s: float | None = None
     ping_interval_s: float | None = None
 

@@ -91,6 +91,7 @@ class OkxDialect:
 
     venue = "okx"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = (3, 1.0)
     session_s: float | None = None
     ping_interval_s: float | None = None
 
