@@ -18,6 +18,7 @@ FUZZ_INPUTS ?= 10000000
 LEDGER_FAULTS ?= --kills 20 --random-kills 100 --strikes 10 --pauses 20
 DAEMON_FAULTS ?= --rounds 2 --random 20
 SILENCES ?= --runs 20 --calm 1800
+SLOWNESS ?= --seconds 600
 export DEMO_SECONDS
 export PATH := $(CURDIR)/.servers/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PYTHONNOUSERSITE := 1
@@ -53,12 +54,13 @@ conformance: .venv/.dev servers  ## the worked examples of every venue against t
 bench: .venv/.dev servers  ## the measured figures: each tests/benchmarks/bench_*.py prints its own
 	@$(IN_TEMP) sh -c 'for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done'
 
-faults: .venv/.dev servers  ## the long campaigns: tests marked slow, then fuzzing, kills, cuts and silences
+faults: .venv/.dev servers  ## the long campaigns: tests marked slow, then fuzzing, kills, cuts, silences and a slow Redis
 	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m slow --timeout 1800 $(ARGS)
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs 1000000
 	@$(IN_TEMP) $(PY) tests/faults/campaign_ledger.py $(LEDGER_FAULTS)
 	@$(IN_TEMP) $(PY) tests/faults/campaign_daemon.py $(DAEMON_FAULTS)
 	@$(IN_TEMP) $(PY) tests/faults/campaign_silences.py $(SILENCES)
+	@$(IN_TEMP) $(PY) tests/faults/campaign_slow.py $(SLOWNESS)
 
 fuzz: .venv/.dev  ## FUZZ_INPUTS (10 million) mutated frames at each venue's codec: a night's work
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs $(FUZZ_INPUTS)

@@ -117,7 +117,8 @@ class FeedsStage:
             yield Sample("feed_stale_symbols", statistics.stale, label)
             yield Sample("feed_conflated_total", self.publisher.statistics.conflated.get(venue, 0), label)
             yield Sample("feed_delay_seconds", statistics.delay, label)
-            yield Sample("feed_clock_skew_seconds", statistics.skew.seconds or 0.0, label)
+            skew_s = statistics.skew.seconds
+            yield Sample("feed_clock_skew_seconds", float("nan") if skew_s is None else skew_s, label)  # nothing measured is not 0
             yield from by_reason("feed_rejected_total", statistics.rejected, (Fault.NOT_JSON, Fault.NOT_POSITIVE), venue)
             yield from by_reason("feed_reconnects_total", statistics.reconnects, ("connect_failed", "rotated", "silent"), venue)
 

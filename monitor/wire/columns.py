@@ -33,11 +33,12 @@ def column(items: Sequence[Any], key: str) -> list[Any]:
 class Columns:
     """Makes the batches of one connection. Remembers the names checked, and the last rates: one is handed on when it changes."""
 
-    __slots__ = ("_as_sent", "_known", "_rates", "_whole", "venue")
+    __slots__ = ("_as_sent", "_known", "_last_names", "_rates", "_whole", "venue")
 
     def __init__(self, venue: str) -> None:
         self.venue = venue
         self._known: set[str] = set()
+        self._last_names: dict[PriceKind, list[str]] = {}
         self._rates: dict[PriceKind, dict[str, float]] = {}
         self._as_sent: dict[PriceKind, dict[Any, Any]] = {}
         self._whole: dict[PriceKind, tuple[list[Any], list[Any]]] = {}
@@ -63,13 +64,18 @@ class Columns:
     def prices(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
         """Adds a batch of prices (finite, > 0). `times`: of each item, or one for all (0: the venue gives none).
 
-        A name that comes twice in a frame counts once, with its last good value.
+        A name that comes twice in a frame counts once, with its last good value. Frames with the same names share one list of them: it is
+        never changed.
         """
         batch_times = _shared_times(times, len(names), decoded.received_at_ns)
         if batch_times is not None:
             good = prices_of(values)
-            if good is not None and self._all_known(names):
+            last = self._last_names.get(kind)
+            if last == names:
+                names = last
+            if good is not None and (names is last or self._all_known(names)):
                 if names:
+                    self._last_names[kind] = names
                     decoded.batches.append(
                         PriceBatch(
                             venue=self.venue,

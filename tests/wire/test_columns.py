@@ -142,3 +142,13 @@ def test_the_short_way_gives_what_the_long_way_gives(rows: list[tuple[Any, Any, 
     new, known = read(Columns("v"), names, values, times), read(knowing, names, values, times)
 
     assert (new.batches, new.rejected) == (known.batches, known.rejected)
+
+
+def test_frames_with_the_same_names_share_their_list() -> None:
+    """Ten minutes of frames that wait for Redis hold one list of names; another order or another name is a list of its own."""
+    columns = Columns("v")
+    read(columns, ["A", "B", "C"], ["1", "1", "1"], 0)
+    first, second, other = (read(columns, list(names), ["2"] * len(names), 0).batches[0] for names in ("AB", "AB", "BA"))
+
+    assert second.names is first.names
+    assert (other.names, first.names) == (["B", "A"], ["A", "B"])
