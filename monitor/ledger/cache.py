@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from monitor.errors import LedgerUnavailable
-from monitor.ledger.connection import Command, Link, ReplyError, Wire, fault_of, raise_faults
+from monitor.ledger.connection import Argument, Command, Link, ReplyError, Wire, fault_of, raise_faults
 from monitor.ledger.keys import TICKS, health_key, marks_key
 from monitor.wire.prices import PriceBatch, encode_batch
 
@@ -326,13 +328,18 @@ async def read_marks(link: Link, venue: str) -> dict[str, StoredPrice]:
     return found
 
 
-def _marks_of(batch: PriceBatch) -> list[str]:
-    """Field and value in turn."""
-    return [
-        part
-        for name, price, at in zip(batch.names, batch.prices, batch.venue_times_ms, strict=True)
-        for part in (f"{batch.kind.value}:{name}", f"{price!r}|{at}|{batch.received_at_ns}")
-    ]
+def _marks_of(batch: PriceBatch) -> list[Argument]:
+    """Field and value in turn. The numbers are written by the JSON encoder, all at once: a third of the time of a text each."""
+    word, times = batch.kind.value + ":", batch.venue_times_ms
+    prices = orjson.dumps(batch.prices)[1:-1].split(b",")
+    parts: list[Argument] = [b""] * (2 * len(prices))
+    parts[::2] = [word + name for name in batch.names]
+    if times.count(times[0]) == len(times):
+        end = b"|%d|%d" % (times[0], batch.received_at_ns)
+        parts[1::2] = [price + end for price in prices]
+    else:
+        parts[1::2] = [b"%b|%d|%d" % (price, at, batch.received_at_ns) for price, at in zip(prices, times, strict=True)]
+    return parts
 
 
 def _message(entry_id: bytes, pairs: Sequence[Any]) -> TickMessage | None:
