@@ -68,6 +68,8 @@ class Sample:
         assets: Asset -> the instrument whose price is its index.
         options: Option -> (the instrument whose mark is its forward, its own first price: an inverse one's in coin).
         rates: Whether instruments have funding rates. funding_times, open_interest: whether the venue sends them.
+        timed: Whether its numbers carry event times. positional: whether its array has a place for every market, where a silent one repeats
+            its last mark, like a quiet one.
     """
 
     instruments: Mapping[str, float]
@@ -76,6 +78,8 @@ class Sample:
     rates: bool = True
     funding_times: bool = False
     open_interest: bool = False
+    timed: bool = True
+    positional: bool = False
 
 
 SAMPLES: dict[str, Sample] = {
@@ -109,6 +113,8 @@ SAMPLES: dict[str, Sample] = {
     "hyperliquid": Sample(
         instruments={"BTC": 62_000.0, "ETH": 3_100.0, "SOL": 150.0, "kPEPE": 0.012, "xyz:GOLD": 4_000.0},
         assets={"BTC": "BTC", "ETH": "ETH"},
+        timed=False,
+        positional=True,
     ),
     "dydx_v4": Sample(instruments={"BTC-USD": 62_000.0, "ETH-USD": 3_100.0, "SOL-USD": 150.0}, open_interest=True),
     "bitmex": Sample(

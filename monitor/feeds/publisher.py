@@ -45,7 +45,7 @@ CHUNK_NUMBERS = 25_000
 """... and about how many numbers."""
 
 RETRY_S = 0.25
-RETRY_AT_MOST_S = 0.5
+"""Between two attempts to write while Redis is away. No longer: prices are to be fresh within a second of its return."""
 
 
 @dataclass(slots=True)
@@ -145,17 +145,17 @@ class Publisher:
 
     async def _write_until_taken(self, batches: list[PriceBatch]) -> None:
         """Repeats a write that Redis did not take, until it does."""
-        delay_s = RETRY_S
+        is_told = False
         while True:
             try:
                 await self._write(batches)
             except LedgerUnavailable as error:
                 self.statistics.failures += 1
-                if delay_s == RETRY_S:
+                if not is_told:
                     log.warning("prices_not_written", error=str(error))
+                    is_told = True
                 self._away = self.on_slow == "conflate"
-                await self._clock.sleep(delay_s)
-                delay_s = min(2 * delay_s, RETRY_AT_MOST_S)
+                await self._clock.sleep(RETRY_S)
                 continue
             break
         self.statistics.written_batches += len(batches)

@@ -143,7 +143,7 @@ class TicksWriter:
 
     async def _keep_marks(self, wire: Wire, batches: Sequence[PriceBatch]) -> None:
         """The last prices, in a request of their own, so that readers of the stream do not wait. What fails comes with the next ones."""
-        commands: list[Command] = [("HSET", marks_key(batch.venue), *_marks_of(batch)) for batch in batches]
+        commands: list[Command] = [("HSET", marks_key(venue), *parts) for venue, parts in _last_marks(batches)]
         try:
             raise_faults(await wire.exchange(commands, timeout_s=self._link.timeout_s))
         except LedgerUnavailable as error:
@@ -326,6 +326,17 @@ async def read_marks(link: Link, venue: str) -> dict[str, StoredPrice]:
         except ValueError:
             continue
     return found
+
+
+def _last_marks(batches: Sequence[PriceBatch]) -> list[tuple[str, list[Argument]]]:
+    """By venue, field and value in turn, each field once: a backlog of an outage repeats every name hundreds of times."""
+    if len(batches) == 1:
+        return [(batches[0].venue, _marks_of(batches[0]))]
+    last: dict[str, dict[Argument, Argument]] = {}
+    for batch in batches:
+        parts = _marks_of(batch)
+        last.setdefault(batch.venue, {}).update(zip(parts[::2], parts[1::2], strict=True))
+    return [(venue, [part for pair in fields.items() for part in pair]) for venue, fields in last.items()]
 
 
 def _marks_of(batch: PriceBatch) -> list[Argument]:

@@ -16,10 +16,13 @@ from monitor.wire.quotes import Quotes
 from tests.support.feed_rig import Rig, rig_of, supplied, wanted_of
 
 EVERY = sorted(PROFILES)
-POSITIONAL = {"hyperliquid"}
-"""Venues whose all-market array has a place for every market: a silent one repeats its last mark there, like a quiet one."""
-SINGLE_TOPIC = {"binance_usdm", "hyperliquid", "dydx_v4", "bitmex"}
-UNTIMED = {"hyperliquid"}
+POSITIONAL = {venue for venue in EVERY if SAMPLES[venue].positional}
+UNTIMED = {venue for venue in EVERY if not SAMPLES[venue].timed}
+SINGLE_TOPIC = {
+    venue
+    for venue in EVERY
+    if sum(any(kind is PriceKind.MARK for kind, _names in topic.supplies) for topic in PROFILES[venue].topics(wanted_of(venue))) == 1
+}
 
 
 @pytest.mark.parametrize("venue", EVERY)

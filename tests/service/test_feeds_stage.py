@@ -203,3 +203,16 @@ async def test_every_recorded_mark_is_in_the_cache(tmp_path: Path) -> None:
     for venue, (_sent, last) in frames.items():
         taken = {name.partition(":")[2]: price.price for name, price in found[venue].items() if name.startswith(f"{PriceKind.MARK.value}:")}
         assert taken == last, venue
+
+
+@needs_shared
+def test_the_page_says_what_each_codec_is_proven_on() -> None:
+    """docs/reference/venues.md counts, for each venue, the recorded frames that go through the daemon and the marks they leave in Redis."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "venues.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in page.partition("is proven on\n")[2].splitlines() if line.startswith("| ")}
+    frames = recorded()
+    for venue in PROFILES:
+        sent, last = frames.get(venue, ([], {}))
+        words = f"{len(sent)} frame{'s' * (len(sent) != 1)}, {len(last)} mark{'s' * (len(last) != 1)}" if sent else "none"
+
+        assert rows[venue].endswith(f"| {words} |"), (venue, words)
