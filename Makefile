@@ -16,6 +16,8 @@ WORKERS ?= 2
 DEMO_SECONDS ?= 60
 FUZZ_INPUTS ?= 10000000
 FAULTS ?= --lanes 3
+SILENCES ?= --runs 20 --calm 1800
+SLOWNESS ?= --seconds 600
 export DEMO_SECONDS
 export PATH := $(CURDIR)/.servers/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PYTHONNOUSERSITE := 1
@@ -57,6 +59,8 @@ faults: .venv/.dev servers  ## break everything, compare every row with an indep
 slow: .venv/.dev servers  ## the tests marked slow, and a million mutated frames at each venue's codec
 	@$(IN_TEMP) $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m slow --timeout 1800 $(ARGS)
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs 1000000
+	@$(IN_TEMP) $(PY) tests/faults/campaign_silences.py $(SILENCES)
+	@$(IN_TEMP) $(PY) tests/faults/campaign_slow.py $(SLOWNESS)
 
 fuzz: .venv/.dev  ## FUZZ_INPUTS (10 million) mutated frames at each venue's codec: a night's work
 	@$(IN_TEMP) $(PY) -m tests.fuzz.campaign --inputs $(FUZZ_INPUTS)

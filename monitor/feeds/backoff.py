@@ -69,10 +69,16 @@ def retry_after_s(header: str | None, now_ns: int) -> float | None:
 
 
 class RateLimit:
-    """At most `count` permits in any `period_s` seconds, in the order asked for. Shared by what the venue counts together."""
+    """At most `count` permits in any `period_s` seconds, in the order asked for. Shared by what the venue counts together.
 
-    def __init__(self, count: int, period_s: float, clock: Clock) -> None:
+    With `spread` half of them are given at once and the others evenly over the period: who has used up an hour's connections in ten bad
+    minutes would be blind for the other fifty.
+    """
+
+    def __init__(self, count: int, period_s: float, clock: Clock, *, spread: bool = False) -> None:
         self._count, self._period_s, self._clock = count, period_s, clock
+        self._at_once = count // 2 if spread else count
+        self._apart_s = period_s / (count - self._at_once) if spread else 0.0
         self._given: deque[float] = deque()
 
     async def take(self) -> None:
@@ -81,7 +87,13 @@ class RateLimit:
             now = self._clock.monotonic()
             while self._given and self._given[0] <= now - self._period_s:
                 self._given.popleft()
-            if len(self._given) < self._count:
+            if len(self._given) >= self._count:
+                at = self._given[0] + self._period_s
+            elif len(self._given) >= max(self._at_once, 1):
+                at = self._given[-1] + self._apart_s
+            else:
+                at = now
+            if at <= now:
                 self._given.append(now)
                 return
-            await self._clock.sleep(self._given[0] + self._period_s - now)
+            await self._clock.sleep(at - now)

@@ -13,7 +13,8 @@ from monitor.wire.frames import Wanted
 
 __all__ = ["Finding", "examine"]
 
-SKEW_S = 2.0
+LATE_S, EARLY_S = 2.0, 0.25
+"""Bounds of the smallest delay, as in the alert MarginMonitorClockSkew: no frame arrives before it was sent."""
 DELAY_S = 1.0
 
 _ADVICE = {
@@ -43,6 +44,8 @@ async def examine(profile: VenueProfile, wanted: Wanted, *, within_s: float = 20
 
     Checks: connection, subscriptions, prices, frames, delay, clock.
     """
+    if not profile.topics(wanted):
+        return [Finding("subscriptions", False, f"nothing to ask for: name symbols in feeds.{profile.venue}.symbols, or import accounts")]
     feed = VenueFeed(profile, wanted, lambda _batches: None, clock=clock)
     started_at = clock.monotonic()
     async with asyncio.TaskGroup() as group:
@@ -96,7 +99,7 @@ def _findings(feed: VenueFeed, ready_after_s: float, listened_s: float) -> list[
             Finding("delay", median_s <= DELAY_S, f"median {median_s * 1000:.0f} ms, worst {statistics.delay.maximum * 1000:.0f} ms")
         )
         skew_s = statistics.skew.seconds or 0.0
-        good = -0.05 <= skew_s <= SKEW_S
+        good = -EARLY_S <= skew_s <= LATE_S
         findings.append(
             Finding(
                 "clock", good, f"smallest delay {skew_s:+.3f} s" + ("" if good else ": this machine's clock or the venue's is wrong (NTP?)")

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
@@ -14,7 +15,15 @@ from websockets.frames import Frame, Opcode
 from monitor.feeds.clock import Clock
 from monitor.wire.quotes import Quotes
 
-__all__ = ["Faults", "go_half_open", "reset", "send_slowly"]
+__all__ = ["Faults", "Line", "go_half_open", "reset", "send_slowly"]
+
+
+@dataclass(slots=True)
+class Line:
+    """What the faults know of one connection: frames that were to be sent, and the one held back."""
+
+    count: int = 0
+    held: bytes | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,8 +54,6 @@ class Faults:
     freeze_time: bool = False
     bytes_per_s: float = 0.0
     _frozen_ms: int | None = None
-    _sent: int = 0
-    _held: bytes | None = None
 
     def distort(self, quotes: Quotes) -> Quotes:
         """The moment as the venue would show it."""
@@ -65,20 +72,20 @@ class Faults:
             quotes = replace(quotes, numbers=numbers)
         return quotes
 
-    def frames(self, frames: list[bytes]) -> list[bytes]:
-        """The frames as they are really sent."""
+    def frames(self, frames: list[bytes], line: Line) -> list[bytes]:
+        """The frames of one connection as they are really sent."""
         sent: list[bytes] = []
         for frame in frames:
-            self._sent += 1
-            if self.lose_every and self._sent % self.lose_every == 0:
+            line.count += 1
+            if self.lose_every and line.count % self.lose_every == 0:
                 continue
-            if self.reorder and self._held is None:
-                self._held = frame
+            if self.reorder and line.held is None:
+                line.held = frame
                 continue
             sent.append(frame)
-            if self._held is not None:
-                sent.append(self._held)
-                self._held = None
+            if line.held is not None:
+                sent.append(line.held)
+                line.held = None
             if self.duplicate:
                 sent.append(frame)
         return sent
@@ -98,11 +105,29 @@ def go_half_open(connection: ServerConnection) -> None:
     transport.pause_reading()
 
 
+class _Queued:
+    """A transport whose writes join what trickles, so that a pong does not end up inside a frame. Everything else is the transport's."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: bytearray) -> None:
+        self._transport, self._waiting = transport, waiting
+
+    def write(self, data: bytes) -> None:
+        """Joins the end."""
+        self._waiting += data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 async def send_slowly(connection: ServerConnection, frame: bytes, bytes_per_s: float, clock: Clock) -> None:
-    """Lets one frame trickle out, byte by byte."""
-    data = Frame(Opcode.TEXT, frame).serialize(mask=False)
-    for index in range(len(data)):
-        if connection.transport.is_closing():
-            return
-        connection.transport.write(data[index : index + 1])
-        await clock.sleep(1 / bytes_per_s)
+    """Lets one frame, and what else is written meanwhile, trickle out byte by byte."""
+    transport = connection.transport
+    waiting = bytearray(Frame(Opcode.TEXT, frame).serialize(mask=False))
+    connection.transport = _Queued(transport, waiting)  # type: ignore[assignment]
+    try:
+        while waiting and not transport.is_closing():
+            transport.write(bytes(waiting[:1]))
+            del waiting[:1]
+            await clock.sleep(1 / bytes_per_s)
+    finally:
+        connection.transport = transport

@@ -12,6 +12,9 @@ from monitor.wire.quotes import Quotes
 
 __all__ = ["SAMPLES", "MarketShape", "Sample", "market", "price_text", "sample_symbols", "venue_market"]
 
+FUNDING_PERIOD_MS = 8 * 3_600_000
+"""Funding is paid at 0, 8 and 16 hours UTC."""
+
 _KNOWN = {
     "BTCUSDT": 62_000.0,
     "ETHUSDT": 3_100.0,
@@ -64,31 +67,39 @@ class Sample:
         instruments: Name -> first price.
         assets: Asset -> the instrument whose price is its index.
         options: Option -> (the instrument whose mark is its forward, its own first price: an inverse one's in coin).
-        rates: Whether instruments have funding rates. open_interest: whether the venue sends it.
+        rates: Whether instruments have funding rates. funding_times, open_interest: whether the venue sends them.
+        timed: Whether its numbers carry event times. positional: whether its array has a place for every market, where a silent one repeats
+            its last mark, like a quiet one.
     """
 
     instruments: Mapping[str, float]
     assets: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     rates: bool = True
+    funding_times: bool = False
     open_interest: bool = False
+    timed: bool = True
+    positional: bool = False
 
 
 SAMPLES: dict[str, Sample] = {
-    "binance_usdm": Sample(instruments=dict(list(_KNOWN.items())[:6]), assets={"BTC": "BTCUSDT", "ETH": "ETHUSDT"}),
+    "binance_usdm": Sample(instruments=dict(list(_KNOWN.items())[:6]), assets={"BTC": "BTCUSDT", "ETH": "ETHUSDT"}, funding_times=True),
     "binance_coinm": Sample(
         instruments={"BTCUSD_PERP": 62_000.0, "BTCUSD_261225": 63_100.0, "ETHUSD_PERP": 3_100.0},
         assets={"BTC": "BTCUSD_PERP", "ETH": "ETHUSD_PERP"},
+        funding_times=True,
     ),
     "bybit": Sample(
         instruments={"BTCUSDT": 62_000.0, "ETHUSDT": 3_100.0, "XRPUSDT": 0.52, "BTCPERP": 62_000.0, "BTCUSD": 62_000.0},
         assets={"BTC": "BTCUSD", "ETH": "ETHUSDT", "XRP": "XRPUSDT"},
         options={"BTC-25DEC26-70000-C": ("BTCUSDT", 3_100.0)},
+        funding_times=True,
     ),
     "okx": Sample(
         instruments={"BTC-USDT-SWAP": 62_000.0, "ETH-USDT-SWAP": 3_100.0, "BTC-USD-SWAP": 62_000.0, "BTC-USDT-261225": 63_100.0},
         assets={"BTC": "BTC-USD-SWAP", "ETH": "ETH-USDT-SWAP"},
         options={"BTC-USD-261225-70000-C": ("BTC-USD-SWAP", 0.05)},
+        funding_times=True,
     ),
     "deribit": Sample(
         instruments={"BTC-PERPETUAL": 62_000.0, "ETH-PERPETUAL": 3_100.0, "BTC-25DEC26": 63_100.0},
@@ -102,15 +113,19 @@ SAMPLES: dict[str, Sample] = {
     "hyperliquid": Sample(
         instruments={"BTC": 62_000.0, "ETH": 3_100.0, "SOL": 150.0, "kPEPE": 0.012, "xyz:GOLD": 4_000.0},
         assets={"BTC": "BTC", "ETH": "ETH"},
+        timed=False,
+        positional=True,
     ),
     "dydx_v4": Sample(instruments={"BTC-USD": 62_000.0, "ETH-USD": 3_100.0, "SOL-USD": 150.0}, open_interest=True),
     "bitmex": Sample(
         instruments={"XBTUSD": 62_000.0, "ETHUSD": 3_100.0, "XBTUSDT": 62_000.0, "XBTZ26": 63_100.0},
         assets={"XBT": "XBTUSD", "ETH": "ETHUSD"},
+        funding_times=True,
     ),
     "kraken_futures": Sample(
         instruments={"PF_XBTUSD": 62_000.0, "PF_ETHUSD": 3_100.0, "FI_XBTUSD_261225": 63_100.0},
         assets={"XBT": "PF_XBTUSD", "ETH": "PF_ETHUSD"},
+        funding_times=True,
     ),
 }
 """A market for each venue's simulator."""
@@ -119,7 +134,7 @@ SAMPLES: dict[str, Sample] = {
 def venue_market(
     sample: Sample, *, seed: int, start_ms: int = 1_700_000_000_000, shape: MarketShape = MarketShape()
 ) -> Iterator[tuple[float, Quotes]]:
-    """`market` of a sample, with the indices, rates, volatilities, forwards and open interest that go with its marks."""
+    """`market` of a sample, with the indices, rates, funding times, volatilities, forwards and open interest of its marks."""
     options = {name: price for name, (_forward, price) in sample.options.items()}
     for offset, quotes in market({**sample.instruments, **options}, seed=seed, start_ms=start_ms, shape=shape):
         marks = quotes.numbers[PriceKind.MARK]
@@ -132,6 +147,9 @@ def venue_market(
             numbers[PriceKind.FUNDING_RATE] = {
                 name: f"{1e-4 * math.cos(step / 500 + index):.8f}" for index, name in enumerate(sample.instruments)
             }
+        if sample.funding_times:
+            due_ms = (quotes.time_ms // FUNDING_PERIOD_MS + 1) * FUNDING_PERIOD_MS
+            numbers[PriceKind.FUNDING_TIME] = dict.fromkeys(sample.instruments, str(due_ms))
         if sample.options:
             numbers[PriceKind.VOLATILITY] = {name: f"{0.5 + 0.1 * math.sin(step / 300):.4f}" for name in sample.options}
             numbers[PriceKind.FORWARD] = {name: marks[forward] for name, (forward, _price) in sample.options.items()}

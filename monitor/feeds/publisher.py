@@ -8,7 +8,8 @@ order, and the socket is held back meanwhile: nothing is lost and nothing is mer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,13 +33,19 @@ MOST_PENDING = 256
 """Batches that wait unmerged; then they are merged in place."""
 
 MOST_BACKLOG = 400_000
-"""Numbers kept unmerged while Redis is away: about 40 MB, 16 minutes of 400 names a second. Beyond it they are merged."""
+"""What is kept unmerged while Redis is away, in numbers of at most 108 bytes: 43 MB, 16 minutes of 400 names a second. Then: merged."""
 
-CHUNK = 64
-"""Batches of a backlog that are written at once."""
+BATCH_COST = 3
+"""What a batch costs beside its numbers, in numbers: one of a single number takes 430 bytes."""
+
+CHUNK = 256
+"""Batches of a backlog that are written at once, at most..."""
+
+CHUNK_NUMBERS = 25_000
+"""... and about how many numbers."""
 
 RETRY_S = 0.25
-RETRY_AT_MOST_S = 2.0
+"""Between two attempts to write while Redis is away. No longer: prices are to be fresh within a second of its return."""
 
 
 @dataclass(slots=True)
@@ -67,7 +74,8 @@ class Publisher:
         self._write, self._clock = write, clock
         self._pending: list[PriceBatch] = []
         self._away = False  # Redis did not take the last write: what comes is a backlog
-        self._backlog = 0  # numbers in it
+        self._backlog = 0  # its cost, what is being written of it included
+        self._leaving = 0  # the part of it that is being written
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -81,10 +89,10 @@ class Publisher:
         pending.extend(batches)
         self.statistics.pending_high = max(self.statistics.pending_high, len(pending))
         if self._away:
-            self._backlog += sum(len(batch.names) for batch in batches)
+            self._backlog += _cost(batches)
         if self._backlog > MOST_BACKLOG if self._away else len(pending) > MOST_PENDING:
             self._pending = self._merge(pending)
-            self._backlog = sum(len(batch.names) for batch in self._pending)
+            self._backlog = self._leaving + _cost(self._pending)
         self._idle.clear()
         self._arrived.set()
         return None
@@ -104,12 +112,21 @@ class Publisher:
             if batches:
                 await self._write_until_taken(self._merge(batches) if len(batches) > 1 else batches)
             while self._away:  # what came while Redis was away, as it came
-                batches, self._pending, self._backlog = self._pending, [], 0
-                for start in range(0, len(batches), CHUNK):
-                    await self._write_until_taken(batches[start : start + CHUNK])
-                self._away = bool(batches)
+                waiting, self._pending = deque(self._pending), []
+                self._away = bool(waiting)
+                self._backlog = self._leaving = _cost(waiting)
+                while waiting:
+                    chunk = _chunk(waiting)
+                    await self._write_until_taken(chunk)
+                    self._leaving -= _cost(chunk)
+                    self._backlog -= _cost(chunk)
             if not self._pending:
                 self._idle.set()
+
+    @property
+    def backlog(self) -> int:
+        """What is kept because Redis is or was away: numbers, and `BATCH_COST` for each batch. Beyond `MOST_BACKLOG` it is merged."""
+        return self._backlog if self._away else 0
 
     async def drained(self) -> None:
         """Returns when nothing waits to be written."""
@@ -128,21 +145,36 @@ class Publisher:
 
     async def _write_until_taken(self, batches: list[PriceBatch]) -> None:
         """Repeats a write that Redis did not take, until it does."""
-        delay_s = RETRY_S
+        is_told = False
         while True:
             try:
                 await self._write(batches)
             except LedgerUnavailable as error:
                 self.statistics.failures += 1
-                if delay_s == RETRY_S:
+                if not is_told:
                     log.warning("prices_not_written", error=str(error))
+                    is_told = True
                 self._away = self.on_slow == "conflate"
-                await self._clock.sleep(delay_s)
-                delay_s = min(2 * delay_s, RETRY_AT_MOST_S)
+                await self._clock.sleep(RETRY_S)
                 continue
             break
         self.statistics.written_batches += len(batches)
         self.statistics.written += sum(len(batch.names) for batch in batches)
+
+
+def _cost(batches: Iterable[PriceBatch]) -> int:
+    """What batches hold in memory, in numbers."""
+    return sum(len(batch.names) + BATCH_COST for batch in batches)
+
+
+def _chunk(waiting: deque[PriceBatch]) -> list[PriceBatch]:
+    """Takes the next batches to be written: they are not kept any longer than that."""
+    chunk: list[PriceBatch] = []
+    numbers = 0
+    while waiting and len(chunk) < CHUNK and numbers < CHUNK_NUMBERS:
+        chunk.append(waiting.popleft())
+        numbers += len(chunk[-1].names)
+    return chunk
 
 
 def merge(batches: Sequence[PriceBatch]) -> list[PriceBatch]:

@@ -23,7 +23,7 @@ from websockets.http11 import Request, Response
 
 from monitor.errors import ConfigError
 from monitor.feeds.clock import SYSTEM_CLOCK, Clock
-from monitor.feeds.faults import Faults, go_half_open, reset, send_slowly
+from monitor.feeds.faults import Faults, Line, go_half_open, reset, send_slowly
 from monitor.feeds.tape import Moment, Sent
 from monitor.wire.dialects.base import Dialect, Peer
 from monitor.wire.quotes import Quotes
@@ -41,7 +41,7 @@ class SimulatorStatistics:
         connections: Opened ever; open_now: open.
         moments: Played from the tape. frames: sent, all connections together. prices: numbers of the moments played, by kind; a reader
             that keeps up with one connection has taken as many (`FeedStatistics.prices`).
-        messages: Received from clients. limited: connections cut because they sent too many.
+        messages: Received from clients. limited: connections cut because they sent too many, or refused because they came too often.
         refused: Handshakes refused, by status.
     """
 
@@ -62,6 +62,7 @@ class Client:
         self.connection, self.peer, self.path = connection, peer, path
         self.opened_at = clock.monotonic()
         self.half_open = False
+        self.line = Line()
         self.heard_at: deque[float] = deque()
 
     def frames(self, what: Quotes | Sent) -> list[bytes]:
@@ -104,6 +105,7 @@ class Simulator:
         self.faults = Faults()
         self.latest = Quotes(time_ms=0, numbers={})
         self._stamp, self._clock = stamp, clock
+        self._attempts: deque[float] = deque()
         self._tape = iter(tape)
         self._first = next(self._tape, None)
         if self._first is not None and isinstance(self._first[1], Quotes):
@@ -162,7 +164,10 @@ class Simulator:
         await self._played.wait()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """404 for a path that the venue does not have, and what the faults ask for."""
+        """404 for a path that the venue does not have, 429 for one attempt too many, and what the faults ask for."""
+        if self._comes_too_often():
+            self.statistics.limited += 1
+            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "too many connections\n")
         if self.faults.handshake is not None:
             status, headers = self.faults.handshake
             self.statistics.refused[status] = self.statistics.refused.get(status, 0) + 1
@@ -174,6 +179,17 @@ class Simulator:
             self.statistics.refused[404] = self.statistics.refused.get(404, 0) + 1
             return connection.respond(HTTPStatus.NOT_FOUND, "no such stream\n")
         return None
+
+    def _comes_too_often(self) -> bool:
+        """Counts an attempt, whatever becomes of it, against the venue's limit."""
+        if self.dialect.connects is None:
+            return False
+        most, period_s = self.dialect.connects
+        now = self._clock.monotonic()
+        self._attempts.append(now)
+        while self._attempts[0] <= now - period_s:
+            self._attempts.popleft()
+        return len(self._attempts) > most
 
     async def _handle(self, connection: ServerConnection) -> None:
         """One client: hears until it goes."""
@@ -278,7 +294,7 @@ class Simulator:
         for client in list(self.clients):
             if not client.peer.topics or client.half_open or self.faults.silent:
                 continue
-            await self.send(client, self.faults.frames(client.frames(what)))
+            await self.send(client, self.faults.frames(client.frames(what), client.line))
 
     async def send(self, client: Client, frames: Sequence[bytes]) -> None:
         """Sends frames to one client as they stand; a client that has gone is no error."""

@@ -256,7 +256,7 @@ class VenueFeed:
         self.memory = Memory()
         self.rng = rng if rng is not None else random.Random()
         self.statistics = FeedStatistics(venue=profile.venue)
-        self.connects = RateLimit(profile.limits.connects, profile.limits.connects_period_s, clock)
+        self.connects = RateLimit(profile.limits.connects, profile.limits.connects_period_s, clock, spread=True)
         self.derive = profile.derive() if profile.derive is not None else None
         self._publish, self._on_stale, self._connections = publish, on_stale, connections
         self._held_s = 0.0

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from monitor.errors import LedgerUnavailable
-from monitor.ledger.connection import Command, Link, ReplyError, Wire, fault_of, raise_faults
+from monitor.ledger.connection import Argument, Command, Link, ReplyError, Wire, fault_of, raise_faults
 from monitor.ledger.keys import TICKS, health_key, marks_key
 from monitor.wire.prices import PriceBatch, encode_batch
 
@@ -141,7 +143,7 @@ class TicksWriter:
 
     async def _keep_marks(self, wire: Wire, batches: Sequence[PriceBatch]) -> None:
         """The last prices, in a request of their own, so that readers of the stream do not wait. What fails comes with the next ones."""
-        commands: list[Command] = [("HSET", marks_key(batch.venue), *_marks_of(batch)) for batch in batches]
+        commands: list[Command] = [("HSET", marks_key(venue), *parts) for venue, parts in _last_marks(batches)]
         try:
             raise_faults(await wire.exchange(commands, timeout_s=self._link.timeout_s))
         except LedgerUnavailable as error:
@@ -326,13 +328,29 @@ async def read_marks(link: Link, venue: str) -> dict[str, StoredPrice]:
     return found
 
 
-def _marks_of(batch: PriceBatch) -> list[str]:
-    """Field and value in turn."""
-    return [
-        part
-        for name, price, at in zip(batch.names, batch.prices, batch.venue_times_ms, strict=True)
-        for part in (f"{batch.kind.value}:{name}", f"{price!r}|{at}|{batch.received_at_ns}")
-    ]
+def _last_marks(batches: Sequence[PriceBatch]) -> list[tuple[str, list[Argument]]]:
+    """By venue, field and value in turn, each field once: a backlog of an outage repeats every name hundreds of times."""
+    if len(batches) == 1:
+        return [(batches[0].venue, _marks_of(batches[0]))]
+    last: dict[str, dict[Argument, Argument]] = {}
+    for batch in batches:
+        parts = _marks_of(batch)
+        last.setdefault(batch.venue, {}).update(zip(parts[::2], parts[1::2], strict=True))
+    return [(venue, [part for pair in fields.items() for part in pair]) for venue, fields in last.items()]
+
+
+def _marks_of(batch: PriceBatch) -> list[Argument]:
+    """Field and value in turn. The numbers are written by the JSON encoder, all at once: a third of the time of a text each."""
+    word, times = batch.kind.value + ":", batch.venue_times_ms
+    prices = orjson.dumps(batch.prices)[1:-1].split(b",")
+    parts: list[Argument] = [b""] * (2 * len(prices))
+    parts[::2] = [word + name for name in batch.names]
+    if times.count(times[0]) == len(times):
+        end = b"|%d|%d" % (times[0], batch.received_at_ns)
+        parts[1::2] = [price + end for price in prices]
+    else:
+        parts[1::2] = [b"%b|%d|%d" % (price, at, batch.received_at_ns) for price, at in zip(prices, times, strict=True)]
+    return parts
 
 
 def _message(entry_id: bytes, pairs: Sequence[Any]) -> TickMessage | None:

@@ -20,6 +20,8 @@ class PriceKind(StrEnum):
     VOLATILITY = "volatility"
     INTEREST_RATE = "interest_rate"
     FUNDING_RATE = "funding_rate"
+    FUNDING_TIME = "funding_time"
+    """When the funding rate is next paid, ms since 1970: for people and for those who read the cache; no evaluation uses it."""
     OPEN_INTEREST = "open_interest"
     DEPOSITS = "deposits"
     BORROWS = "borrows"

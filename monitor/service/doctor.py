@@ -15,11 +15,11 @@ from monitor.feeds.supervisor import VenueFeed
 from monitor.feeds.venues import profile_of
 from monitor.ledger.checks import check_ledger_server
 from monitor.service.commands import run_until_signal
+from monitor.service.feeds_stage import read_wanted, wanted_of
 from monitor.service.logs import configure_logs
 from monitor.service.settings import Settings
 from monitor.service.tables import VenueTables
 from monitor.service.wiring import places
-from monitor.wire.frames import Wanted
 
 __all__ = ["doctor_command", "record_command"]
 
@@ -35,11 +35,12 @@ def doctor_command(settings: Settings, *, within_s: float) -> int:
         print(f"[{'+' if finding.passed else '-'}] {name:<16} {finding.check:<14} {finding.detail}", flush=True)
 
     async def work() -> None:
-        await _look_at_redis(settings, tell)
+        told = await _look_at_redis(settings, tell)
         VenueTables(settings.evaluator.tables).load_all()
         tell("tables", Finding("readable", passed=True, detail="shipped tables and evaluator.tables"))
         for venue in settings.feeds.venues:
-            for finding in await examine(_profile(settings, venue), _wanted(settings, venue), within_s=within_s):
+            wanted = wanted_of(settings.feeds.of(venue).symbols, told.get(venue))
+            for finding in await examine(_profile(settings, venue), wanted, within_s=within_s):
                 tell(venue, finding)
 
     code = run_until_signal(work, lambda: None)
@@ -47,14 +48,16 @@ def doctor_command(settings: Settings, *, within_s: float) -> int:
     return 1 if failed else code
 
 
-async def _look_at_redis(settings: Settings, tell: Callable[[str, Finding], None]) -> None:
+async def _look_at_redis(settings: Settings, tell: Callable[[str, Finding], None]) -> dict[str, bytes]:
+    """What the accounts in the cache need of each venue: the doctor asks the venues for the same."""
+    told: dict[str, bytes] = {}
     async with AsyncExitStack() as stack:
         where = await places(settings, stack)
         try:
             wire = await where.ledger_link().open()
         except LedgerUnavailable as error:
             tell("ledger", Finding("reachable", passed=False, detail=f"{error}: is Redis running, and ledger.url right?"))
-            return
+            return told
         try:
             tell("ledger", Finding("reachable", passed=True, detail=str(where.ledger)))
             findings = await check_ledger_server(wire)
@@ -64,6 +67,13 @@ async def _look_at_redis(settings: Settings, tell: Callable[[str, Finding], None
                 tell("ledger", Finding("settings", passed=True, detail="keeps what it acknowledges"))
         finally:
             wire.close()
+        for venue in settings.feeds.venues:
+            try:
+                told[venue] = await read_wanted(where.cache_link(), venue) or b"{}"
+            except LedgerUnavailable as error:
+                tell("cache", Finding("reachable", passed=False, detail=f"{error}: is Redis running, and cache.url right?"))
+                break
+    return told
 
 
 def record_command(settings: Settings, folder: Path, *, seconds: float | None) -> int:
@@ -77,7 +87,8 @@ def record_command(settings: Settings, folder: Path, *, seconds: float | None) -
             tasks = []
             for venue, recorder in recorders.items():
                 profile = _profile(settings, venue)
-                feed = VenueFeed(profile, _wanted(settings, venue), lambda _batches: None, tap=recorder.take)
+                wanted = wanted_of(settings.feeds.of(venue).symbols, None)
+                feed = VenueFeed(profile, wanted, lambda _batches: None, tap=recorder.take)
                 tasks += [group.create_task(recorder.run()), group.create_task(feed.run())]
             try:
                 async with asyncio.timeout(seconds):
@@ -97,8 +108,3 @@ def _profile(settings: Settings, venue: str) -> VenueProfile:
     own = settings.feeds.of(venue)
     profile = profile_of(venue)
     return profile.at(own.url) if own.url else profile
-
-
-def _wanted(settings: Settings, venue: str) -> Wanted:
-    symbols = settings.feeds.of(venue).symbols
-    return Wanted(instruments=frozenset(symbols), everything=not symbols)

@@ -27,9 +27,12 @@ from monitor.service.settings import FeedsSettings
 from monitor.wire.frames import Fault, Wanted
 from monitor.wire.prices import PriceBatch
 
-__all__ = ["FeedsStage", "Room", "wanted_key"]
+__all__ = ["FeedsStage", "Room", "read_wanted", "wanted_key", "wanted_of"]
 
 WANTED_POLL_S = 1.0
+
+KINDS = frozenset({PriceKind.FUNDING_RATE, PriceKind.VOLATILITY, PriceKind.FORWARD})
+"""Taken beside marks and indices wherever the venue has them: portfolio margin prices options by their volatility and forward."""
 
 Room = Callable[[int], Awaitable[None]]
 """Waits until the evaluator is near message n of the stream: holds a lossless replay back, so that nothing is trimmed unread."""
@@ -38,6 +41,24 @@ Room = Callable[[int], Awaitable[None]]
 def wanted_key(venue: str) -> str:
     """The cache key under which evaluators say which names of a venue they need: JSON {"mark": [...], "index": [...]}."""
     return f"wanted:{venue}"
+
+
+async def read_wanted(link: Link, venue: str) -> bytes | None:
+    """What stands under `wanted_key`, None for nothing. Raises LedgerUnavailable."""
+    data = await link.run(lambda wire: wire.call("GET", wanted_key(venue), timeout_s=link.timeout_s))
+    assert data is None or isinstance(data, bytes)
+    return data
+
+
+def wanted_of(symbols: Sequence[str], told: bytes | None) -> Wanted:
+    """What to subscribe: the settings' symbols and what the evaluators need. Where neither names anything, everything there is."""
+    needed: dict[str, list[str]] = orjson.loads(told or b"{}")
+    return Wanted(
+        instruments=frozenset(symbols) | frozenset(needed.get("mark", ())),
+        assets=frozenset(needed.get("index", ())),
+        everything=not symbols,
+        kinds=KINDS,
+    )
 
 
 class FeedsStage:
@@ -60,7 +81,7 @@ class FeedsStage:
                 profile = replace(profile, keepalive_s=None, silence_s=86_400.0)
             self.feeds[venue] = VenueFeed(
                 profile.at(own.url) if own.url else profile,
-                self._wanted(venue, {}),
+                wanted_of(own.symbols, None),
                 self.publisher.put,
                 on_stale=self._on_stale,
                 stale_after_s=own.stale_after_s,
@@ -96,7 +117,8 @@ class FeedsStage:
             yield Sample("feed_stale_symbols", statistics.stale, label)
             yield Sample("feed_conflated_total", self.publisher.statistics.conflated.get(venue, 0), label)
             yield Sample("feed_delay_seconds", statistics.delay, label)
-            yield Sample("feed_clock_skew_seconds", statistics.skew.seconds or 0.0, label)
+            skew_s = statistics.skew.seconds
+            yield Sample("feed_clock_skew_seconds", float("nan") if skew_s is None else skew_s, label)  # nothing measured is not 0
             yield from by_reason("feed_rejected_total", statistics.rejected, (Fault.NOT_JSON, Fault.NOT_POSITIVE), venue)
             yield from by_reason("feed_reconnects_total", statistics.reconnects, ("connect_failed", "rotated", "silent"), venue)
 
@@ -141,11 +163,7 @@ class FeedsStage:
         while True:
             for venue, feed in self.feeds.items():
                 try:
-                    wire = await self._link.open()
-                    try:
-                        data = await wire.call("GET", wanted_key(venue), timeout_s=self._link.timeout_s)
-                    finally:
-                        wire.close()
+                    data = await read_wanted(self._link, venue)
                 except LedgerUnavailable:
                     break
                 if data is not None and data != self._told.get(venue):
@@ -154,12 +172,6 @@ class FeedsStage:
             await asyncio.sleep(WANTED_POLL_S)
 
     def _want(self, venue: str, feed: VenueFeed) -> None:
-        wanted = self._wanted(venue, orjson.loads(self._told.get(venue, b"{}")))
+        wanted = wanted_of(self._settings.of(venue).symbols, self._told.get(venue))
         log.info("feed_wanted", venue=venue, instruments=len(wanted.instruments), everything=wanted.everything)
         feed.want(wanted)
-
-    def _wanted(self, venue: str, told: dict[str, list[str]]) -> Wanted:
-        """What to subscribe: the settings' symbols and what the evaluators need. Where neither names anything, everything there is."""
-        symbols = self._settings.of(venue).symbols
-        instruments = frozenset(symbols) | frozenset(told.get("mark", ()))
-        return Wanted(instruments=instruments, assets=frozenset(told.get("index", ())), everything=not symbols)

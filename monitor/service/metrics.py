@@ -65,7 +65,9 @@ CATALOGUE: dict[str, Described] = {
     "feed_stale_symbols": Described("gauge", "Symbols whose price is too old to be used.", ("venue",)),
     "feed_conflated_total": Described("counter", "Prices overtaken by a newer one before they could be written.", ("venue",)),
     "feed_delay_seconds": Described("histogram", "Receive time minus the venue's event time.", ("venue",)),
-    "feed_clock_skew_seconds": Described("gauge", "Smallest recent delay: negative means that a clock is wrong.", ("venue",)),
+    "feed_clock_skew_seconds": Described(
+        "gauge", "Smallest recent delay: negative means that a clock is wrong. NaN before the first number with an event time.", ("venue",)
+    ),
     "suspicious_prices": Described(
         "gauge",
         "Last prices to doubt, by reason: jump (for a minute), against_index, venue_deviation, single_source. They count all the same.",

@@ -84,8 +84,10 @@ class DaemonReadings:
             checks.append(Check("ledger", bool(daemon.committers) and fault is None, fault or ""))
         if "feeds" in daemon.stages:
             feeds = daemon.feeds.feeds if daemon.feeds is not None else {}
-            if not feeds:
+            if daemon.feeds is None:
                 checks.append(Check("feeds", False, "not started"))
+            elif not feeds:
+                checks.append(Check("feeds", True, "feeds.venues names none: prices come in documents, or from another process"))
             for venue, feed in feeds.items():
                 detail = f"{feed.statistics.symbols} symbols"
                 missing, stale = feed.missing(), feed.stale

@@ -6,11 +6,11 @@ item by item and gives the same result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 from monitor.margin.prices import PriceKind
-from monitor.wire.frames import EARLIEST_MS, Decoded, Fault, is_name, is_time
+from monitor.wire.frames import EARLIEST_MS, Decoded, Fault, is_name, is_time, moment_of
 from monitor.wire.price_text import BadNumber, number_of, price_of, prices_of
 from monitor.wire.prices import PriceBatch
 
@@ -33,13 +33,15 @@ def column(items: Sequence[Any], key: str) -> list[Any]:
 class Columns:
     """Makes the batches of one connection. Remembers the names checked, and the last rates: one is handed on when it changes."""
 
-    __slots__ = ("_as_sent", "_known", "_rates", "venue")
+    __slots__ = ("_as_sent", "_known", "_last_names", "_rates", "_whole", "venue")
 
     def __init__(self, venue: str) -> None:
         self.venue = venue
         self._known: set[str] = set()
+        self._last_names: dict[PriceKind, list[str]] = {}
         self._rates: dict[PriceKind, dict[str, float]] = {}
         self._as_sent: dict[PriceKind, dict[Any, Any]] = {}
+        self._whole: dict[PriceKind, tuple[list[Any], list[Any]]] = {}
 
     def price(self, decoded: Decoded, kind: PriceKind, name: Any, value: Any, time: Any) -> bool:
         """Adds a batch of one price, as `prices` would, in half the time. Returns whether it was a good one."""
@@ -62,13 +64,18 @@ class Columns:
     def prices(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
         """Adds a batch of prices (finite, > 0). `times`: of each item, or one for all (0: the venue gives none).
 
-        A name that comes twice in a frame counts once, with its last good value.
+        A name that comes twice in a frame counts once, with its last good value. Frames with the same names share one list of them: it is
+        never changed.
         """
         batch_times = _shared_times(times, len(names), decoded.received_at_ns)
         if batch_times is not None:
             good = prices_of(values)
-            if good is not None and self._all_known(names):
+            last = self._last_names.get(kind)
+            if last == names:
+                names = last
+            if good is not None and (names is last or self._all_known(names)):
                 if names:
+                    self._last_names[kind] = names
                     decoded.batches.append(
                         PriceBatch(
                             venue=self.venue,
@@ -107,6 +114,26 @@ class Columns:
 
     def rates(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
         """Adds a batch of numbers of either sign, of the names whose number changed. An empty string or null stands for none."""
+        self._changed(decoded, kind, names, values, times, absent=(None, ""), read=number_of, fault=Fault.NOT_A_NUMBER)
+
+    def moments(self, decoded: Decoded, kind: PriceKind, names: list[Any], values: list[Any], times: list[Any] | int) -> None:
+        """Adds a batch of moments (ms since 1970), of the names whose moment changed. An empty string, null or 0 stands for none."""
+        self._changed(decoded, kind, names, values, times, absent=(None, "", 0, "0"), read=moment_of, fault=Fault.BAD_TIME)
+
+    def _changed(
+        self,
+        decoded: Decoded,
+        kind: PriceKind,
+        names: list[Any],
+        values: list[Any],
+        times: list[Any] | int,
+        *,
+        absent: tuple[Any, ...],
+        read: Callable[[object], float | None],
+        fault: Fault,
+    ) -> None:
+        if len(names) > 1 and self._whole.get(kind) == (names, values):
+            return  # a frame that says what the one before said
         as_sent = self._as_sent.setdefault(kind, {})
         try:
             changed = [index for index, name in enumerate(names) if as_sent.get(name) != values[index]]
@@ -118,11 +145,11 @@ class Columns:
         taken: dict[str, tuple[float, int]] = {}
         for index in changed:
             name, value = names[index], values[index]
-            if value is None or value == "":
+            if value in absent:
                 continue
-            number = number_of(value)
+            number = read(value)
             if number is None:
-                decoded.reject(Fault.NOT_A_NUMBER)
+                decoded.reject(fault)
                 continue
             try:
                 if last.get(name) == number:
@@ -139,6 +166,8 @@ class Columns:
             last[name] = number
             as_sent[name] = value
             taken[name] = (number, time)
+        if decoded.rejected is None:
+            self._whole[kind] = (names, values)
         self._emit(decoded, kind, taken)
 
     def stands(self, kind: PriceKind, name: Any, value: Any) -> bool:

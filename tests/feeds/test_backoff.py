@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -86,3 +87,25 @@ async def test_a_rate_limit_holds_over_every_period() -> None:
 
     assert len(given) == 7
     assert all(later - earlier >= 1.0 for earlier, later in zip(given, given[3:], strict=False))
+
+
+async def test_a_spread_limit_keeps_some_for_later() -> None:
+    """Half of the permits at once, the others evenly: nobody waits longer than their distance, and no period has more than the limit."""
+    clock = FakeClock()
+    limit = RateLimit(20, 3600.0, clock, spread=True)
+    given: list[float] = []
+
+    async def ask() -> None:
+        while True:
+            await limit.take()
+            given.append(clock.monotonic())
+
+    task = asyncio.create_task(ask())
+    for _ in range(3 * 60):
+        await clock.advance(60.0)
+    task.cancel()
+
+    assert given[9] == given[0]
+    assert all(350 < later - earlier < 3700 for earlier, later in pairwise(given[9:]))
+    assert given[10] - given[9] == pytest.approx(360, abs=1)
+    assert all(len([one for one in given if start <= one < start + 3600]) <= 20 for start in given)

@@ -20,6 +20,7 @@ from monitor.feeds.venues import DIALECTS, PROFILES
 from monitor.margin.prices import PriceKind
 from monitor.wire.frames import Codec, Decoded, Wanted
 from monitor.wire.prices import PriceBatch
+from tests.support.fake_clock import FakeClock
 from tests.support.shared import SHARED, needs_shared
 from tests.support.waiting import until
 
@@ -191,11 +192,18 @@ def test_excerpts_of_2026() -> None:
     bybit, okx = by_kind["bybit"], by_kind["okx"]
     assert numbers_of(bybit[0]) == {(PriceKind.MARK, "BTCUSDT"): 86716.3, (PriceKind.INDEX, "BTC/USDT"): 86756.7}
     assert [type(control).__name__ for decoded in bybit for control in decoded.controls] == ["Confirmed", "Pong", "Denied"]
-    assert numbers_of(by_kind["binance_usdm"][0]) == {(PriceKind.MARK, "BTCUSDT"): 86520.0, (PriceKind.FUNDING_RATE, "BTCUSDT"): 8.37e-06}
+    assert numbers_of(by_kind["binance_usdm"][0]) == {
+        (PriceKind.MARK, "BTCUSDT"): 86520.0,
+        (PriceKind.FUNDING_RATE, "BTCUSDT"): 8.37e-06,
+        (PriceKind.FUNDING_TIME, "BTCUSDT"): 1_790_150_400_000,
+    }
     assert [numbers_of(decoded) for decoded in okx] == [
         {(PriceKind.MARK, "BTC-USDT-SWAP"): 83679.8},
         {},  # an index in USDT is no asset's in USD
-        {(PriceKind.FUNDING_RATE, "BTC-USDT-SWAP"): 0.0000263463215391},
+        {
+            (PriceKind.FUNDING_RATE, "BTC-USDT-SWAP"): 0.0000263463215391,
+            (PriceKind.FUNDING_TIME, "BTC-USDT-SWAP"): 1_790_380_800_000,
+        },
         {(PriceKind.MARK, "BTC-USDT-SWAP"): 110562.0},
     ]
 
@@ -291,3 +299,33 @@ def test_raw_streams_of_a_receiver_whose_clock_is_slow(path: Path) -> None:
             with pytest.raises(CodecError) as caught:
                 codec.decode(frame, int(stamp))
             assert caught.value.reason == "unknown_message"
+
+
+@pytest.mark.parametrize("path", sorted((WS / "binance_usdm").glob("hftbacktest*")))
+async def test_the_skew_of_a_receiver_whose_clock_is_slow(path: Path) -> None:
+    """Marks with the event times of the capture, received when its frames were: the feed tells the 1.27 s by which the clock was wrong.
+
+    The frames themselves carry no marks: their stamps are real, the marks are not. Event time and receive time both stay with the number.
+    """
+    with gzip.open(path) as file:
+        stamps = [(int(line[:19]), json.loads(line[20:])["data"]["E"]) for _number, line in zip(range(300), file, strict=False)]
+    clock = FakeClock(wall_ns=stamps[0][0])
+    simulator = Simulator(DIALECTS["binance_usdm"](), [], clock=clock)
+    taken: list[PriceBatch] = []
+    async with simulator.running():
+        feed = VenueFeed(PROFILES["binance_usdm"].at(simulator.url), Wanted(everything=True), taken.extend, clock=clock)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(feed.run())
+            await simulator.subscribed()
+            for number, (received_ns, event_ms) in enumerate(stamps, start=1):
+                await clock.advance(max(0.0, (received_ns - clock.wall_ns()) / 1e9))
+                mark = {"e": "markPriceUpdate", "E": event_ms, "s": f"S{number}USDT", "p": "1", "r": "", "T": 0}
+                await simulator.send_all(orjson.dumps(mark))
+                await until(lambda number=number: feed.statistics.marks >= number)  # type: ignore[misc]
+            running.cancel()
+
+    delays = [received_ns / 1e9 - event_ms / 1e3 for received_ns, event_ms in stamps]
+    assert feed.statistics.skew.seconds == pytest.approx(min(delays), abs=0.02)
+    assert -1.30 < min(delays) < -1.20
+    assert [batch.venue_times_ms[0] for batch in taken] == [event_ms for _received, event_ms in stamps]
+    assert all(abs(batch.received_at_ns - stamp[0]) < 20_000_000 for batch, stamp in zip(taken, stamps, strict=True))

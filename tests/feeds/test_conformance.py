@@ -2,97 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import islice
-from random import Random
 from typing import Any
 
 import pytest
 
-from monitor.feeds.freshness import StaleChange, StaleReason
+from monitor.feeds.freshness import StaleReason
 from monitor.feeds.market import SAMPLES, MarketShape, venue_market
-from monitor.feeds.simulator import Simulator
-from monitor.feeds.supervisor import VenueFeed
-from monitor.feeds.tape import Moment
 from monitor.feeds.venues import DIALECTS, PROFILES
 from monitor.margin.prices import PriceKind
-from monitor.wire.frames import Topic, Wanted
-from monitor.wire.prices import PriceBatch
+from monitor.wire.frames import Wanted
 from monitor.wire.quotes import Quotes
-from tests.support.fake_clock import FakeClock
-from tests.support.waiting import until
+from tests.support.feed_rig import Rig, rig_of, supplied, wanted_of
 
 EVERY = sorted(PROFILES)
-KINDS = frozenset({PriceKind.FUNDING_RATE, PriceKind.VOLATILITY, PriceKind.FORWARD, PriceKind.OPEN_INTEREST})
-POSITIONAL = {"hyperliquid"}
-"""Venues whose all-market array has a place for every market: a silent one repeats its last mark there, like a quiet one."""
-SINGLE_TOPIC = {"binance_usdm", "hyperliquid", "dydx_v4", "bitmex"}
-UNTIMED = {"hyperliquid"}
-
-
-def wanted_of(venue: str) -> Wanted:
-    """Everything of the venue's sample market."""
-    sample = SAMPLES[venue]
-    return Wanted(instruments=frozenset({*sample.instruments, *sample.options}), assets=frozenset(sample.assets), kinds=KINDS)
-
-
-@dataclass
-class Rig:
-    """A simulator and a feed on one clock."""
-
-    venue: str
-    simulator: Simulator
-    feed: VenueFeed
-    clock: FakeClock
-    batches: list[PriceBatch] = field(default_factory=list)
-    changes: list[StaleChange] = field(default_factory=list)
-
-    def latest(self) -> dict[tuple[PriceKind, str], float]:
-        """The last number of each kind and name that the feed handed on."""
-        return {(batch.kind, name): price for batch in self.batches for name, price in zip(batch.names, batch.prices, strict=True)}
-
-    async def seconds(self, count: float, *, step_s: float = 0.5) -> None:
-        """Lets time pass, waiting at each step until what was sent has been read."""
-        for _ in range(round(count / step_s)):
-            await self.clock.advance(step_s)
-            for _ in range(10):  # turns of the loop: loopback needs no time, only turns
-                await asyncio.sleep(0)
-
-    async def until(self, condition: Callable[[], bool], *, within_s: float) -> float:
-        """Lets time pass until the condition holds; the seconds it took."""
-        passed = 0.0
-        while not condition():
-            assert passed < within_s, f"{self.venue}: not within {within_s} s; {self.feed.statistics}; missing {self.feed.missing()}"
-            await self.seconds(0.25, step_s=0.25)
-            passed += 0.25
-        return passed
-
-
-@asynccontextmanager
-async def rig_of(venue: str, *, tape: Iterator[Moment] | None = None, wanted: Wanted | None = None) -> AsyncIterator[Rig]:
-    """A running rig; at the end everything is cancelled."""
-    clock = FakeClock(wall_ns=1_700_000_000_000_000_000)
-    simulator = Simulator(DIALECTS[venue](), tape or venue_market(SAMPLES[venue], seed=3), clock=clock)
-    async with simulator.running():
-        batches: list[PriceBatch] = []
-        changes: list[StaleChange] = []
-        feed = VenueFeed(
-            PROFILES[venue].at(simulator.url),
-            wanted or wanted_of(venue),
-            batches.extend,
-            on_stale=changes.extend,
-            clock=clock,
-            rng=Random(1),
-        )
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(feed.run())
-            try:
-                yield Rig(venue, simulator, feed, clock, batches, changes)
-            finally:
-                running.cancel()
+POSITIONAL = {venue for venue in EVERY if SAMPLES[venue].positional}
+UNTIMED = {venue for venue in EVERY if not SAMPLES[venue].timed}
+SINGLE_TOPIC = {
+    venue
+    for venue in EVERY
+    if sum(any(kind is PriceKind.MARK for kind, _names in topic.supplies) for topic in PROFILES[venue].topics(wanted_of(venue))) == 1
+}
 
 
 @pytest.mark.parametrize("venue", EVERY)
@@ -121,7 +51,7 @@ def _expected(rig: Rig, sent: Quotes) -> dict[tuple[PriceKind, str], Any]:
     }
     for kind, numbers in sent.numbers.items():
         for name, text in numbers.items():
-            carried = (kind, name) in rig.latest() or any((kind, name) in _supplied(topic) for topic in rig.feed.profile.topics(wanted))
+            carried = (kind, name) in rig.latest() or any((kind, name) in supplied(topic) for topic in rig.feed.profile.topics(wanted))
             if carried:
                 expected[kind, name] = float(text)
     for item in rig.latest():
@@ -136,10 +66,6 @@ def _expected(rig: Rig, sent: Quotes) -> dict[tuple[PriceKind, str], Any]:
         for name in SAMPLES["deribit"].options:
             expected[PriceKind.VOLATILITY, name] = pytest.approx(expected[PriceKind.VOLATILITY, name], rel=1e-12)
     return expected
-
-
-def _supplied(topic: Topic) -> set[tuple[PriceKind, str]]:
-    return {(kind, name) for kind, names in topic.supplies for name in names}
 
 
 @pytest.mark.parametrize("venue", EVERY)
@@ -168,7 +94,7 @@ async def test_silence_with_pings_answered_is_told_in_time(venue: str) -> None:
     async with rig_of(venue) as rig:
         await rig.until(rig.feed.is_ready, within_s=5)
         rig.simulator.faults.silent = True
-        limits = {item: max(3 * topic.interval_s, 3.0) for topic in rig.feed.profile.topics(wanted_of(venue)) for item in _supplied(topic)}
+        limits = {item: max(3 * topic.interval_s, 3.0) for topic in rig.feed.profile.topics(wanted_of(venue)) for item in supplied(topic)}
         silence_s = rig.feed.profile.silence_s
         passed = await rig.until(lambda: bool(rig.feed.statistics.reconnects), within_s=max(limits.values(), default=0) + silence_s)
         late = {item for item, limit_s in limits.items() if limit_s + 0.5 < passed}
@@ -192,7 +118,7 @@ async def test_one_silent_name_among_others_is_told(venue: str) -> None:
         limit_s = max(
             max(3 * topic.interval_s, 3.0)
             for topic in rig.feed.profile.topics(wanted_of(venue))
-            if (PriceKind.MARK, name) in _supplied(topic)
+            if (PriceKind.MARK, name) in supplied(topic)
         )
         passed = await rig.until(lambda: (PriceKind.MARK, name) in rig.feed.stale, within_s=limit_s + 1.0)
         assert passed >= limit_s - 1.0
@@ -225,11 +151,11 @@ async def test_a_dropped_connection_is_told_after_three_seconds(venue: str) -> N
 async def test_one_refused_topic_costs_its_own_names_only(venue: str) -> None:
     """The venue refuses one subscription: its names are told as refused, all others are there, and nothing is reconnected."""
     name = max(SAMPLES[venue].instruments)
-    topic = next(topic for topic in PROFILES[venue].topics(wanted_of(venue)) if (PriceKind.MARK, name) in _supplied(topic))
+    topic = next(topic for topic in PROFILES[venue].topics(wanted_of(venue)) if (PriceKind.MARK, name) in supplied(topic))
     async with rig_of(venue) as rig:
         rig.simulator.faults.refuse_topics.add(topic.key)
         await rig.until(lambda: rig.feed.stale.get((PriceKind.MARK, name)) is StaleReason.REFUSED, within_s=15)
-        lost = _supplied(topic)
+        lost = supplied(topic)
         if venue == "bybit":  # indices made of more than one pair are lost with each of them
             lost |= {item for item in rig.feed.missing() if item[0] is PriceKind.INDEX}
         await rig.until(lambda: set(rig.feed.missing()) <= lost, within_s=5)
@@ -276,33 +202,6 @@ async def test_duplicates_and_disorder_never_turn_time_back(venue: str) -> None:
             assert time == 0 or time >= times.get((batch.kind, name), 0)
             times[batch.kind, name] = time or times.get((batch.kind, name), 0)
     assert rig.feed.statistics.reconnects == {}
-
-
-@pytest.mark.parametrize("venue", EVERY)
-async def test_rubbish_is_counted_and_survived(venue: str) -> None:
-    """Wrong JSON, wrong shapes and a huge number cost themselves; a frame beyond the limit costs the connection."""
-    async with rig_of(venue) as rig:
-        await rig.until(rig.feed.is_ready, within_s=5)
-        for frame in (b"{", b"[]}", b'{"a":1e999}', b"\x00", b'"', b"7"):
-            await rig.simulator.send_all(frame)
-        await until(lambda: sum(rig.feed.statistics.rejected.values()) >= 6)
-        assert rig.feed.statistics.reconnects == {}
-        await rig.simulator.send_all(b" " * (rig.feed.profile.limits.frame_bytes + 1))
-        await rig.until(lambda: "closed_1009" in rig.feed.statistics.reconnects, within_s=5)
-        await rig.until(rig.feed.is_ready, within_s=20)
-
-
-@pytest.mark.parametrize("venue", EVERY)
-async def test_a_half_open_connection_is_given_up(venue: str) -> None:
-    """A peer that neither reads nor writes any more, and does not close, is replaced within the silence limit."""
-    async with rig_of(venue) as rig:
-        await rig.until(rig.feed.is_ready, within_s=5)
-        before = rig.feed.statistics.sessions
-        rig.simulator.half_open_all()
-        await rig.until(lambda: rig.feed.statistics.sessions > before, within_s=rig.feed.profile.silence_s + 12)
-        await rig.until(rig.feed.is_ready, within_s=30)
-
-    assert set(rig.feed.statistics.reconnects) <= {"silent", "pong_missing"}
 
 
 @pytest.mark.parametrize("venue", EVERY)

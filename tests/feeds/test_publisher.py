@@ -33,12 +33,13 @@ class Redis:
         self.open = asyncio.Event()
         self.open.set()
         self.failures = 0
+        self.fail_after: int | None = None  # this many writes
 
     async def write(self, batches: Sequence[PriceBatch]) -> None:
         """Writes when open."""
         await self.open.wait()
-        if self.failures:
-            self.failures -= 1
+        if self.failures or (self.fail_after is not None and len(self.written) >= self.fail_after):
+            self.failures = max(0, self.failures - 1)
             raise LedgerUnavailable("cache: refused")
         self.written.append(list(batches))
 
@@ -125,6 +126,55 @@ async def test_what_waits_is_bounded_while_redis_is_away(monkeypatch: pytest.Mon
     assert written[-1] == [10_000.0, 10_000.0]
     assert len(written) <= 60
     assert publisher.statistics.conflated["v"] >= 2 * 9_900
+
+
+async def test_a_batch_of_one_number_costs_what_it_weighs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a channel of single symbols a quarter as many numbers are kept: each is a batch of its own, four times as heavy."""
+    monkeypatch.setattr("monitor.feeds.publisher.MOST_BACKLOG", 400)
+    redis, clock = Redis(), FakeClock()
+    publisher = Publisher(redis.write, clock=clock)
+    redis.failures = 1
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(publisher.run())
+        publisher.put([batch("A", 0.5)])
+        await until(lambda: publisher.statistics.failures == 1)
+        for number in range(1_000):
+            publisher.put([batch("A", float(number + 1))])
+        running.cancel()
+
+    assert 95 <= publisher.statistics.pending_high <= 101
+
+
+async def test_a_redis_that_comes_and_goes_does_not_double_the_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being written of a backlog when Redis goes away again counts against the same bound as what comes meanwhile."""
+    monkeypatch.setattr("monitor.feeds.publisher.MOST_BACKLOG", 400)
+    monkeypatch.setattr("monitor.feeds.publisher.CHUNK", 2)
+    redis, clock = Redis(), FakeClock()
+    publisher = Publisher(redis.write, clock=clock)
+    redis.failures = 1
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(publisher.run())
+        publisher.put([batch("A", 0.5)])
+        await until(lambda: publisher.statistics.failures == 1)
+        for number in range(90):
+            publisher.put([batch("A", float(number + 1))])
+        redis.failures = 0
+        redis.fail_after = len(redis.written) + 4
+        await clock.advance(1.0)
+        await until(lambda: publisher.statistics.failures >= 2)
+        for number in range(90, 1_000):
+            publisher.put([batch("A", float(number + 1))])
+            assert publisher.backlog <= 400
+        redis.fail_after = None
+        await clock.advance(5.0)
+        await publisher.drained()
+        running.cancel()
+
+    written = [b.prices[0] for write in redis.written for b in write]
+    assert written == sorted(written)
+    assert written[:91] == [0.5, *map(float, range(1, 91))]
+    assert written[-1] == 1_000.0
+    assert publisher.backlog == 0
 
 
 async def test_waiting_loses_and_merges_nothing() -> None:

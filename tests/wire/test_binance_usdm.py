@@ -27,6 +27,7 @@ def test_a_single_event_is_a_mark_and_a_rate() -> None:
     assert [(batch.kind, batch.names, batch.prices, batch.venue_times_ms, batch.received_at_ns) for batch in decoded.batches] == [
         (PriceKind.MARK, ["BTCUSDT"], [86520.1], [E_MS], NOW_NS),
         (PriceKind.FUNDING_RATE, ["BTCUSDT"], [8.37e-06], [E_MS], NOW_NS),
+        (PriceKind.FUNDING_TIME, ["BTCUSDT"], [1_790_150_400_000.0], [E_MS], NOW_NS),
     ]
     assert decoded.controls == []
     assert decoded.rejected is None
@@ -70,7 +71,7 @@ def test_a_frame_of_two_kinds_is_cut() -> None:
 
     decoded = codec().decode(frame, NOW_NS)
 
-    assert {batch.kind for batch in decoded.batches} == {PriceKind.MARK, PriceKind.INDEX, PriceKind.FUNDING_RATE}
+    assert {batch.kind for batch in decoded.batches} == {PriceKind.MARK, PriceKind.INDEX, PriceKind.FUNDING_RATE, PriceKind.FUNDING_TIME}
     assert decoded.rejected == {"wrong_shape": 1}
 
 

@@ -91,6 +91,33 @@ def test_rates_are_handed_on_when_they_change() -> None:
     assert given_rates == [[[0.0001]], None, [[-0.0002]], None, {"not_a_number": 1}, None]
 
 
+def test_moments_are_handed_on_when_they_change() -> None:
+    """A moment as a number, as text or in ISO is given once; null, an empty text and 0 stand for none; what is no time in ms is counted."""
+    columns = Columns("v")
+    given_moments = []
+    first = (1_790_150_400_000, "1790150400000", "2026-09-23T08:00:00.000Z")
+    for value in (*first, 0, "0", "", None, 1_790_150_400, "soon", 1.5, 1_790_179_200_000):
+        decoded = Decoded(NOW_NS)
+        columns.moments(decoded, PriceKind.FUNDING_TIME, ["A"], [value], NOW_MS)
+        given_moments.append([batch.prices for batch in decoded.batches] or decoded.rejected)
+
+    bad = {"bad_time": 1}
+    assert given_moments == [[[1_790_150_400_000.0]], None, None, None, None, None, None, bad, bad, bad, [[1_790_179_200_000.0]]]
+
+
+def test_a_frame_that_repeats_its_rates_says_nothing_new() -> None:
+    """The same rates of the same names once more are no batch; a bad one among them is counted every time."""
+    columns = Columns("v")
+    found = []
+    for values in (["0.1", "0.2"], ["0.1", "0.2"], ["0.1", "0.3"], ["0.1", "x"], ["0.1", "x"]):
+        decoded = Decoded(NOW_NS)
+        columns.rates(decoded, PriceKind.FUNDING_RATE, ["A", "B"], values, NOW_MS)
+        found.append(([(batch.names, batch.prices) for batch in decoded.batches], decoded.rejected))
+
+    bad: tuple[list[Any], dict[str, int]] = ([], {"not_a_number": 1})
+    assert found == [([(["A", "B"], [0.1, 0.2])], None), ([], None), ([(["B"], [0.3])], None), bad, bad]
+
+
 def test_a_column_has_none_for_what_is_no_object() -> None:
     """Items that are no objects or lack the field give None."""
     assert column([{"a": 1}, {"b": 2}, 3, None, [4]], "a") == [1, None, None, None, None]
@@ -115,3 +142,13 @@ def test_the_short_way_gives_what_the_long_way_gives(rows: list[tuple[Any, Any, 
     new, known = read(Columns("v"), names, values, times), read(knowing, names, values, times)
 
     assert (new.batches, new.rejected) == (known.batches, known.rejected)
+
+
+def test_frames_with_the_same_names_share_their_list() -> None:
+    """Ten minutes of frames that wait for Redis hold one list of names; another order or another name is a list of its own."""
+    columns = Columns("v")
+    read(columns, ["A", "B", "C"], ["1", "1", "1"], 0)
+    first, second, other = (read(columns, list(names), ["2"] * len(names), 0).batches[0] for names in ("AB", "AB", "BA"))
+
+    assert second.names is first.names
+    assert (other.names, first.names) == (["B", "A"], ["A", "B"])

@@ -57,12 +57,14 @@ class Dialect(Protocol):
     Attributes:
         venue: Its name.
         messages_per_s: Messages a client may send in a second before it is cut off; None where the venue does not say.
+        connects: (attempts, seconds): how many connections a client may open in how long before it is refused with 429; None likewise.
         session_s: Age at which the venue cuts a connection; None where it does not.
         ping_interval_s: How often the venue sends WebSocket pings; None where it does not.
     """
 
     venue: str
     messages_per_s: int | None
+    connects: tuple[int, float] | None
     session_s: float | None
     ping_interval_s: float | None
 

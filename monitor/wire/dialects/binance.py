@@ -123,6 +123,7 @@ class BinanceDialect:
     """The server. USD-M streams live under `/market`, COIN-M's under the root."""
 
     messages_per_s: int | None = 10
+    connects: tuple[int, float] | None = (300, 300.0)
     session_s: float | None = 86_400.0
     ping_interval_s: float | None = 180.0
 

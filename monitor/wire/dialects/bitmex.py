@@ -70,12 +70,14 @@ class BitmexPeer:
             text = self._changes.take(quotes, kind, name)
             if text is not None:
                 row[field] = float(text)
+        moment = self._changes.take(quotes, PriceKind.FUNDING_TIME, name)
+        if moment is not None:
+            row["fundingTimestamp"] = _iso(int(moment))
         index = numbers_of(quotes, PriceKind.INDEX).get(name.removesuffix("USD"))
         if index is not None and name.endswith("USD") and (whole or "markPrice" in row):
             row["indicativeSettlePrice"] = float(index)
         if len(row) > 1:
-            moment = datetime.fromtimestamp(quotes.time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            row["timestamp"] = moment
+            row["timestamp"] = _iso(quotes.time_ms)
         return row
 
     def frames(self, quotes: Quotes) -> list[bytes]:
@@ -88,11 +90,16 @@ class BitmexPeer:
         return frames
 
 
+def _iso(moment_ms: int) -> str:
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class BitmexDialect:
     """The server."""
 
     venue = "bitmex"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = (20, 3600.0)
     session_s: float | None = None
     ping_interval_s: float | None = None
 

@@ -16,6 +16,7 @@ __all__ = ["BybitDialect", "BybitPeer"]
 _FIELDS = {
     PriceKind.MARK: "markPrice",
     PriceKind.FUNDING_RATE: "fundingRate",
+    PriceKind.FUNDING_TIME: "nextFundingTime",
     PriceKind.VOLATILITY: "markPriceIv",
     PriceKind.FORWARD: "underlyingPrice",
     PriceKind.OPEN_INTEREST: "openInterest",
@@ -105,6 +106,7 @@ class BybitDialect:
 
     venue = "bybit"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = (500, 300.0)
     session_s: float | None = None
     ping_interval_s: float | None = None
 

@@ -121,6 +121,7 @@ class DeribitDialect:
 
     venue = "deribit"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = None
     session_s: float | None = None
     ping_interval_s: float | None = None
 

@@ -85,6 +85,7 @@ class DydxDialect:
 
     venue = "dydx_v4"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = None
     session_s: float | None = None
     ping_interval_s: float | None = 30.0
 

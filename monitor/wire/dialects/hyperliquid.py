@@ -43,7 +43,7 @@ class HyperliquidPeer:
                 [orjson.dumps({"channel": "post", "data": {"id": body.get("id"), "response": {"type": "info", "payload": payload}}})]
             )
         if topic in self.refuse:
-            return Heard([orjson.dumps({"channel": "error", "data": f"Invalid subscription {topic}"})])
+            return Heard([orjson.dumps({"channel": "error", "data": f"Invalid subscription {orjson.dumps(subscription).decode()}"})])
         if method == "subscribe":
             self.topics[topic] = None
         else:
@@ -79,6 +79,7 @@ class HyperliquidDialect:
 
     venue = "hyperliquid"
     messages_per_s: int | None = 34
+    connects: tuple[int, float] | None = (30, 60.0)
     session_s: float | None = None
     ping_interval_s: float | None = None
 

@@ -46,7 +46,7 @@ class KrakenFuturesPeer:
     def frames(self, quotes: Quotes) -> list[bytes]:
         """One ticker a product."""
         marks, indices = numbers_of(quotes, PriceKind.MARK), numbers_of(quotes, PriceKind.INDEX)
-        rates = numbers_of(quotes, PriceKind.FUNDING_RATE)
+        rates, moments = numbers_of(quotes, PriceKind.FUNDING_RATE), numbers_of(quotes, PriceKind.FUNDING_TIME)
         frames = []
         for topic in self.topics:
             feed, _, name = topic.partition(":")
@@ -56,6 +56,8 @@ class KrakenFuturesPeer:
                 row |= {"markPrice": float(marks[name]), "index": float(indices.get(base, marks[name]))}
                 if name in rates:
                     row["relative_funding_rate"] = float(rates[name])
+                if name in moments:
+                    row["next_funding_rate_time"] = int(moments[name])
                 frames.append(orjson.dumps(row))
         return frames
 
@@ -65,6 +67,7 @@ class KrakenFuturesDialect:
 
     venue = "kraken_futures"
     messages_per_s: int | None = 100
+    connects: tuple[int, float] | None = None
     session_s: float | None = None
     ping_interval_s: float | None = None
 

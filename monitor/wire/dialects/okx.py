@@ -78,7 +78,12 @@ class OkxPeer:
         }.get(channel, (PriceKind.MARK, ""))
         key = name.removesuffix("-USD") if channel == "index-tickers" else name
         text = numbers_of(quotes, kind).get(key) if field else None
-        return [{"instId": name, field: text, "ts": stamp}] if text is not None else []
+        if text is None:
+            return []
+        row = {"instId": name, field: text, "ts": stamp}
+        if kind is PriceKind.FUNDING_RATE:
+            row["fundingTime"] = numbers_of(quotes, PriceKind.FUNDING_TIME).get(name, "")
+        return [row]
 
 
 class OkxDialect:
@@ -86,6 +91,7 @@ class OkxDialect:
 
     venue = "okx"
     messages_per_s: int | None = None
+    connects: tuple[int, float] | None = (3, 1.0)
     session_s: float | None = None
     ping_interval_s: float | None = None
 

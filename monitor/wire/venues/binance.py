@@ -1,10 +1,10 @@
 """Frames of both Binance futures markets: mark price, asset index and index price events, answers to requests.
 
 Event `markPriceUpdate`: `s` symbol, `p` mark price, `i` index price of the instrument (not of an asset: not taken), `r` funding rate (""
-on delivery contracts), `T` next funding time, `E` event time ms. `assetIndexUpdate`: `s` asset + "USD", `i` index price in USD.
-`indexPriceUpdate` (COIN-M): `p` index price of the pair, whose name was `i` until June 2026 and is `s` since. `st` (since June 2026): 1
-USD-M, 2 COIN-M; all-market streams may carry both markets since then, and each codec takes its own only. Frames come bare (`/ws`) or as
-`{"stream", "data"}` (`/stream`), single or as an array.
+on delivery contracts), `T` next funding time in ms (0 there), `E` event time ms. `assetIndexUpdate`: `s` asset + "USD", `i` index price
+in USD. `indexPriceUpdate` (COIN-M): `p` index price of the pair, whose name was `i` until June 2026 and is `s` since. `st` (since June
+2026): 1 USD-M, 2 COIN-M; all-market streams may carry both markets since then, and each codec takes its own only. Frames come bare
+(`/ws`) or as `{"stream", "data"}` (`/stream`), single or as an array.
 
 Source: Binance developer documentation, "Mark Price Stream", "Mark Price Stream for All market", "Multi-Assets Mode Asset Index", "Live
 Subscribing/Unsubscribing to streams", as carried by several client libraries; read 2026-11-20.
@@ -34,7 +34,7 @@ class BinanceCodec:
         self._columns = Columns(venue)
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
-        """Marks and funding rates (when changed), asset indices, and answers to requests. Raises CodecError."""
+        """Marks, funding rates and their times (when changed), asset indices, and answers to requests. Raises CodecError."""
         body = read_json(self.venue, frame)
         decoded = Decoded(received_at_ns)
         if type(body) is dict and "data" in body:
@@ -69,9 +69,13 @@ class BinanceCodec:
 
     def _mark(self, event: dict[str, Any], decoded: Decoded) -> None:
         """A single mark price event: the way of streams of one symbol."""
-        columns, name, time, rate = self._columns, event.get("s"), event.get("E"), event.get("r")
-        if columns.price(decoded, PriceKind.MARK, name, event.get("p"), time) and not columns.stands(PriceKind.FUNDING_RATE, name, rate):
+        columns, name, time = self._columns, event.get("s"), event.get("E")
+        if not columns.price(decoded, PriceKind.MARK, name, event.get("p"), time):
+            return
+        if not columns.stands(PriceKind.FUNDING_RATE, name, rate := event.get("r")):
             columns.rates(decoded, PriceKind.FUNDING_RATE, [name], [rate], [time])
+        if not columns.stands(PriceKind.FUNDING_TIME, name, moment := event.get("T")):
+            columns.moments(decoded, PriceKind.FUNDING_TIME, [name], [moment], [time])
 
     def _events(self, event: str, items: list[Any], decoded: Decoded, frame: bytes) -> None:
         items = self._own(items)
@@ -79,6 +83,7 @@ class BinanceCodec:
         if event == "markPriceUpdate":
             self._columns.prices(decoded, PriceKind.MARK, names, column(items, "p"), times)
             self._columns.rates(decoded, PriceKind.FUNDING_RATE, names, column(items, "r"), times)
+            self._columns.moments(decoded, PriceKind.FUNDING_TIME, names, column(items, "T"), times)
         elif event == "assetIndexUpdate":
             assets = [name[:-3] if type(name) is str and name.endswith("USD") else None for name in names]
             self._columns.prices(decoded, PriceKind.INDEX, assets, column(items, "i"), times)

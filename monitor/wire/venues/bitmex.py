@@ -1,9 +1,9 @@
 """BitMEX table `instrument`: one topic carries marks, next funding rates and index prices of every contract.
 
 `{"table": "instrument", "action": "partial" | "insert" | "update" | "delete", "data": [{"symbol", "markPrice", "fundingRate",
-"indicativeSettlePrice", "timestamp", ...}]}`. A partial has whole rows, an update what changed. `indicativeSettlePrice` of a perpetual
-quoted in USD is the index price of its underlying (named by the venue: XBT); which rows those are is remembered from the partial. Numbers
-are bare JSON numbers, times ISO UTC.
+"fundingTimestamp", "indicativeSettlePrice", "timestamp", ...}]}`. A partial has whole rows, an update what changed.
+`indicativeSettlePrice` of a perpetual quoted in USD is the index price of its underlying (named by the venue: XBT); which rows those are
+is remembered from the partial. Numbers are bare JSON numbers, times ISO UTC.
 
 The keep-alive is the bare text `ping`, answered `pong`.
 
@@ -56,7 +56,7 @@ class BitmexCodec:
         self._assets: dict[str, str] = {}
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
-        """Marks, indices by asset, funding rates (when changed); answers and pongs. Raises CodecError."""
+        """Marks, indices by asset, funding rates and times (when changed); answers and pongs. Raises CodecError."""
         decoded = Decoded(received_at_ns)
         if frame == b"pong":
             decoded.controls.append(Pong())
@@ -88,6 +88,9 @@ class BitmexCodec:
         funded = [row for row in rows if row.get("fundingRate") is not None]
         if funded:
             self._columns.rates(decoded, PriceKind.FUNDING_RATE, column(funded, "symbol"), column(funded, "fundingRate"), 0)
+        timed = [row for row in rows if row.get("fundingTimestamp") is not None]
+        if timed:
+            self._columns.moments(decoded, PriceKind.FUNDING_TIME, column(timed, "symbol"), column(timed, "fundingTimestamp"), 0)
         settled = [row for row in rows if row.get("indicativeSettlePrice") is not None and self._is_known(row.get("symbol"))]
         if settled:
             assets, times = [self._assets[row["symbol"]] for row in settled], [iso_ms(row.get("timestamp")) for row in settled]

@@ -85,7 +85,7 @@ class BybitCodec:
         self._last: dict[tuple[PriceKind, str], tuple[float, int]] = {}
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
-        """Mark, index (named by pair), funding rate, option volatility and forward; answers and pongs. Raises CodecError."""
+        """Mark, index (named by pair), funding rate and time, option volatility and forward; answers and pongs. Raises CodecError."""
         body = read_json(VENUE, frame)
         if type(body) is not dict:
             raise CodecError(VENUE, Fault.WRONG_SHAPE, frame, "not an object")
@@ -113,6 +113,8 @@ class BybitCodec:
             self._standing(decoded, PriceKind.INDEX, pair, data.get("indexPrice"), time)
         if data.get("fundingRate"):
             self._columns.rates(decoded, PriceKind.FUNDING_RATE, [name], [data["fundingRate"]], time)
+        if data.get("nextFundingTime"):
+            self._columns.moments(decoded, PriceKind.FUNDING_TIME, [name], [data["nextFundingTime"]], time)
         if data.get("markPriceIv"):
             self._optional(decoded, PriceKind.VOLATILITY, name, data["markPriceIv"], time)
             if data.get("underlyingPrice"):

@@ -23,7 +23,7 @@ import orjson
 from monitor.errors import CodecError
 from monitor.margin.prices import PriceKind
 from monitor.wire.columns import Columns, column
-from monitor.wire.frames import Confirmed, Decoded, Denied, Fault, Notice, Pong, Reply, Topic, Wanted, is_time, read_json
+from monitor.wire.frames import Confirmed, Control, Decoded, Denied, Fault, Notice, Pong, Reply, Topic, Wanted, is_time, read_json
 
 __all__ = ["ALL_CONTEXTS", "VENUE", "HyperliquidCodec", "codec", "topics"]
 
@@ -81,7 +81,7 @@ class HyperliquidCodec:
         elif channel == "pong":
             decoded.controls.append(Pong())
         elif channel == "error":
-            decoded.controls.append(Denied(text=str(data)[:200]))
+            decoded.controls.append(_refusal(str(data)[:200]))
         elif channel == "allMids":
             decoded.controls.append(Notice("mid prices are not marks"))
         else:
@@ -146,9 +146,9 @@ class HyperliquidCodec:
     @staticmethod
     def _answer(data: dict[str, Any], decoded: Decoded) -> None:
         subscription = data.get("subscription")
-        if type(subscription) is dict and type(subscription.get("type")) is str and data.get("method") == "subscribe":
-            coin = subscription.get("coin")
-            decoded.controls.append(Confirmed(topics=(f"{subscription['type']}:{coin}" if coin else subscription["type"],)))
+        topic = _topic(subscription) if type(subscription) is dict else None
+        if topic is not None and data.get("method") == "subscribe":
+            decoded.controls.append(Confirmed(topics=(topic,)))
         else:
             decoded.controls.append(Notice(str(data)[:200]))
 
@@ -178,6 +178,23 @@ _META = orjson.dumps({"method": "post", "id": _META_REQUEST, "request": {"type":
 def _names(meta: Any) -> list[Any]:
     universe = meta.get("universe") if type(meta) is dict else None
     return column(universe, "name") if type(universe) is list else []
+
+
+def _refusal(text: str) -> Control:
+    """An error: its text holds the subscription that it is about as JSON, if it is about one."""
+    try:
+        subscription = orjson.loads(text[text.index("{") : text.rindex("}") + 1])
+    except ValueError:
+        return Denied(text=text)
+    topic = _topic(subscription) if type(subscription) is dict else None
+    if topic is None:
+        return Denied(text=text)
+    return Confirmed(topics=(topic,)) if "already subscribed" in text.lower() else Denied(topics=(topic,), text=text)
+
+
+def _topic(subscription: dict[str, Any]) -> str | None:
+    kind, coin = subscription.get("type"), subscription.get("coin")
+    return None if type(kind) is not str else f"{kind}:{coin}" if coin else kind
 
 
 def _subscription(topics: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Kraken Futures feed `ticker`: mark price, index price of the pair, relative funding rate, one message a product.
 
-`{"feed": "ticker", "product_id": "PF_XBTUSD", "time": ms, "markPrice", "index", "pair": "XBT:USD", "relative_funding_rate", ...}`, bare
-JSON numbers, at most one a second. `index` of a pair in USD is the price of its base in USD, in the venue's spelling (XBT).
+`{"feed": "ticker", "product_id": "PF_XBTUSD", "time": ms, "markPrice", "index", "pair": "XBT:USD", "relative_funding_rate",
+"next_funding_rate_time": ms, ...}`, bare JSON numbers, at most one a second. `index` of a pair in USD is the price of its base in USD, in
+the venue's spelling (XBT).
 
 WebSocket pings keep the connection; the venue asks for one a minute at least.
 
@@ -47,7 +48,7 @@ class KrakenFuturesCodec:
         self._columns = Columns(VENUE)
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
-        """Marks, indices by asset, funding rates (when changed); events. Raises CodecError."""
+        """Marks, indices by asset, funding rates and times (when changed); events. Raises CodecError."""
         body = read_json(VENUE, frame)
         if type(body) is not dict:
             raise CodecError(VENUE, Fault.WRONG_SHAPE, frame, "not an object")
@@ -68,6 +69,7 @@ class KrakenFuturesCodec:
         if not decoded.batches:
             return
         self._columns.rates(decoded, PriceKind.FUNDING_RATE, names, [body.get("relative_funding_rate")], times)
+        self._columns.moments(decoded, PriceKind.FUNDING_TIME, names, [body.get("next_funding_rate_time")], times)
         pair = body.get("pair")
         if type(pair) is str and pair.endswith(":USD") and body.get("index") is not None:
             self._columns.prices(decoded, PriceKind.INDEX, [pair[:-4]], [body["index"]], times)

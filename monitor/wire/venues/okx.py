@@ -1,8 +1,9 @@
 """OKX v5 public channels: mark price by instrument, index by asset, funding rate, volatility and forward of all options of a family.
 
 `{"arg": {"channel", "instId" | "instFamily"}, "data": [...]}`, numbers as strings, `ts` ms as a string. Channels: `mark-price` (every 200
-ms on change, every 10 s otherwise), `index-tickers` (100 ms; `<asset>-USD` is the price of the asset in USD), `funding-rate`,
-`opt-summary` (`markVol` a fraction, `fwdPx`). The keep-alive is the bare text `ping`, answered `pong`.
+ms on change, every 10 s otherwise), `index-tickers` (100 ms; `<asset>-USD` is the price of the asset in USD), `funding-rate`
+(`fundingTime`: when that rate is paid), `opt-summary` (`markVol` a fraction, `fwdPx`). The keep-alive is the bare text `ping`, answered
+`pong`.
 
 Source: OKX API v5, "Mark price channel", "Index tickers channel", "Funding rate channel", "Option summary channel", "WebSocket"; read
 2026-11-20.
@@ -68,7 +69,7 @@ class OkxCodec:
         self._columns = Columns(VENUE)
 
     def decode(self, frame: bytes, received_at_ns: int) -> Decoded:
-        """Marks, indices by asset, funding rates (when changed), volatilities and forwards; events and pongs. Raises CodecError."""
+        """Marks, indices by asset, funding rates and times (when changed), volatilities, forwards; events and pongs. Raises CodecError."""
         decoded = Decoded(received_at_ns)
         if frame == b"pong":
             decoded.controls.append(Pong())
@@ -98,6 +99,7 @@ class OkxCodec:
             self._columns.prices(decoded, PriceKind.INDEX, assets, [values[index] for index in kept], [times[index] for index in kept])
         elif channel == "funding-rate":
             self._columns.rates(decoded, PriceKind.FUNDING_RATE, names, column(items, "fundingRate"), times)
+            self._columns.moments(decoded, PriceKind.FUNDING_TIME, names, column(items, "fundingTime"), times)
         elif channel == "opt-summary":
             self._columns.prices(decoded, PriceKind.VOLATILITY, names, column(items, "markVol"), times)
             self._columns.prices(decoded, PriceKind.FORWARD, names, column(items, "fwdPx"), times)
