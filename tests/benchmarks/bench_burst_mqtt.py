@@ -105,6 +105,7 @@ async def main(accounts: int, bursts: int, *, is_apart: bool) -> None:
             (folder / "tables.json").write_bytes(orjson.dumps(sample_tables(PRICES)))
             (folder / "alerts.toml").write_text(POLICY)
             (folder / "secret").write_text("0123456789abcdef")
+            (folder / "secret").chmod(0o600)
             tape = [
                 moment(BETWEEN_S * index + 2.0 * step, 1.0 if index % 2 == 0 else 0.9)
                 for index in range(bursts + 1)
@@ -112,6 +113,7 @@ async def main(accounts: int, bursts: int, *, is_apart: bool) -> None:
             ]
             async with receiver(answering("HTTP/1.1 200 OK\nContent-Length: 0\n\n")) as people:
                 chosen = {
+                    "sinks.console.enabled": False,
                     "sinks.mqtt.enabled": True,
                     "sinks.mqtt.port": broker.port,
                     "alerts.policy": str(folder / "alerts.toml"),
@@ -146,8 +148,9 @@ async def main(accounts: int, bursts: int, *, is_apart: bool) -> None:
                         f"{latency.quantile(0.5) * 1e3:.0f} ms, max {latency.maximum * 1e3:.0f} ms ({committer.statistics.rows} rows)"
                     )
         finally:
-            subscriber.kill()
-            await subscriber.wait()
+            if subscriber.returncode is None:
+                subscriber.kill()
+                await subscriber.wait()
             broker.kill()
 
 
