@@ -747,6 +747,19 @@ def test_a_rule_is_not_better_while_its_pool_is_unknown() -> None:
     assert scene.titles(10 * MINUTE) == ["OVER acme-1 cross: distance warning"]
 
 
+def test_a_digest_names_suspicious_prices() -> None:
+    """Which price, why to doubt it, and behind how many."""
+    scene = Scene()
+    strange = {**event()["cause"], "suspicious": [{"reason": "jump", "reference": "30000", "deviation": "-0.12"}]}
+    for account in ("a", "b"):
+        scene.see("liquidation", account, cause=strange)
+    scene.see("liquidation", "c")
+    (notice,) = scene.wait(SECOND)
+
+    assert notice.text.splitlines()[-1] == "Suspicious prices: BTCUSDT (jump) behind 2. Check at the venue first."
+    assert "BTCUSDT" in notice.markdown.splitlines()[-1]
+
+
 def test_many_kinds_in_one_digest() -> None:
     """A digest counts what it holds by kind, worst first, in text and Markdown."""
     scene = Scene(rules={"leverage": LIMITS})
