@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -34,6 +35,7 @@ from monitor.ledger.partition import Partition, TailLost
 from monitor.ledger.readings import ReadingsReader, ReadingsWriter
 from monitor.ledger.server import CACHE_SETTINGS, LEDGER_SETTINGS, EmbeddedServer
 from monitor.margin.accounts import VENUES
+from monitor.margin.levels import Level
 from monitor.service.account_book import AccountBook
 from monitor.service.alerts_stage import AlertsStage, HeadWatch
 from monitor.service.evaluator_stage import EvaluatorStage, Loading
@@ -571,6 +573,16 @@ class Daemon:
                 number: committer.partition.head.seq for number, committer in self.committers.items() if committer.partition.state
             }
             yield from self.alerts.samples()
+        if self.policy is not None:
+            yield Sample("notices_outstanding", self.policy.outstanding)
+            yield Sample("policy_damaged_total", self.policy.damaged)
+            firing = Counter(each.severity for each in self.policy.firing())
+            for level in list(Level)[1:]:
+                yield Sample("alerts_firing", firing[level], (level.word,))
+        if self.rule_rounds is not None:
+            yield Sample("rules_round_seconds", self.rule_rounds.round_s)
+            yield Sample("rules_read_total", self.rule_rounds.readings)
+            yield Sample("rules_solved_total", self.rule_rounds.solved)
 
 
 def _rules_of(settings: Settings) -> Mapping[str, Limits]:
