@@ -35,6 +35,9 @@ from monitor.margin.levels import Level
 __all__ = ["Firing", "Notifier", "Silence"]
 
 LONGEST_SILENCE_MS = 30 * 86_400_000
+NUMBERS_WAIT_MS = 5_000
+"""In a burst levels are told before their numbers. A message in full without them would be none that one can act on."""
+NUMBERS_LOOK_MS = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -507,6 +510,9 @@ class Notifier:
                 group.flush_at = min(quiet_until or again, again)
             return None
         pendings = [self._pending(key, route) for key in chosen]
+        if len(chosen) == 1 and now < (ready := self._numbers_by(chosen[0], pendings[0])):
+            group.flush_at = min(ready, now + NUMBERS_LOOK_MS)
+            return None
         wait = group.take_room(now, is_urgent=any(pending.is_urgent(route) for pending in pendings))
         if wait:
             group.flush_at = now + wait
@@ -528,6 +534,11 @@ class Notifier:
         if pending.change is Change.BETTER:
             return not is_quiet and subject.unknown is None
         return not is_quiet or pending.severity >= Level.MARGIN_CALL
+
+    def _numbers_by(self, key: str, pending: _Pending) -> int:
+        """Until when a message about one thing alone waits for the numbers that follow its level; 0 where none do."""
+        facts = self._subjects[key].facts
+        return pending.at + NUMBERS_WAIT_MS if "numbers" in facts and "equity" not in facts else 0
 
     def _pending(self, key: str, route: Route) -> _Pending:
         pending = self._subjects[key].channels[route.name].pending

@@ -760,6 +760,33 @@ def test_a_digest_names_suspicious_prices() -> None:
     assert "BTCUSDT" in notice.markdown.splitlines()[-1]
 
 
+def test_a_message_about_one_thing_waits_for_its_numbers_but_not_for_ever() -> None:
+    """In a burst a level comes first: one account's message has ratio and cure, or after five seconds goes without."""
+    scene = Scene()
+    whole = event(level="liquidation", rev=9)
+    short = {
+        key: value
+        for key, value in whole.items()
+        if key in ("id", "kind", "account", "pool", "level", "previous", "unknown", "rev", "cause")
+    }
+    for account in ("acme-1", "acme-2"):
+        scene.notifier.observe({**short, "account": account, "numbers": "follow", "decided_at_ns": scene.now * 1_000_000}, scene.now)
+        early = scene.wait(2 * SECOND)
+        if account == "acme-1":
+            scene.notifier.observe({**whole, "kind": "numbers", "decided_at_ns": scene.now * 1_000_000}, scene.now)
+            (told,) = scene.wait(250)
+        else:
+            nothing = scene.wait(2 * SECOND)
+            (late,) = scene.wait(SECOND)
+
+        assert early == []
+    assert nothing == []
+    assert "Margin ratio 82.16%" in told.text
+    assert "level before: watch" in told.text
+    assert "Cure: deposit" in told.text
+    assert "Its numbers follow" in late.text
+
+
 def test_many_kinds_in_one_digest() -> None:
     """A digest counts what it holds by kind, worst first, in text and Markdown."""
     scene = Scene(rules={"leverage": LIMITS})

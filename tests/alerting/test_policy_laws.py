@@ -107,7 +107,7 @@ class Laws(RuleBasedStateMachine):
         self.since: dict[tuple[str, Level], int] = {}
         self.unknown_since: dict[str, int] = {}
         self.rule_since: dict[tuple[str, Level], int] = {}
-        self.rules: dict[str, tuple[Level, str | None]] = {}
+        self.read: dict[str, tuple[Level, str | None]] = {}
         self.notifier = self.make(AlertPolicy(timing=TIMING, routes=(DESK, PAGER), rules={"distance": LIMITS}))
 
     make = Notifier
@@ -142,8 +142,8 @@ class Laws(RuleBasedStateMachine):
     def reading(self, account: str, severity: Level, unknown: str | None) -> None:
         """A rule says something of an account, or cannot."""
         if unknown is not None:
-            severity = self.rules.get(account, (Level.HEALTHY, None))[0]
-        self.rules[account] = (severity, unknown)
+            severity = self.read.get(account, (Level.HEALTHY, None))[0]
+        self.read[account] = (severity, unknown)
         for each in list(Level)[1:]:
             if unknown is None and severity >= each:
                 self.rule_since.setdefault((account, each), self.now)
@@ -167,7 +167,7 @@ class Laws(RuleBasedStateMachine):
         self.told.add(notices)
         for notice in notices:
             for item in notice.items:
-                known = self.rules if item["about"] == "distance" else self.state
+                known = self.read if item["about"] == "distance" else self.state
                 unknown = known[item["account"]][1]
                 assert item["unknown"] == unknown
                 if unknown is not None:
