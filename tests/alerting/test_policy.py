@@ -70,7 +70,7 @@ def test_numbers_that_follow_are_in_the_message() -> None:
         if came:
             scene.notifier.observe(event(seq=8, kind="numbers", level="margin_call"), scene.now)
             scene.notifier.observe(event(seq=9, kind="numbers", level="margin_call", rev=2, margin_ratio="0.1"), scene.now)
-        (notice,) = scene.wait(SECOND)
+        (notice,) = scene.wait(6 * SECOND)
         assert notice.title == "MARGIN CALL acme-1 cross:USDT"
         assert ("82.16%" in notice.text, "numbers follow" in notice.text) == (came, not came)
 
