@@ -406,7 +406,9 @@ def http_page() -> str:
     parts = [
         _head("HTTP", "the routes of monitor/service/http.py and the texts of their functions"),
         (
-            "On `http.host` and `http.port` (127.0.0.1:9464). Nothing here changes anything, and there is no way for an order. "
+            "On `http.host` and `http.port` (127.0.0.1:9464). "
+            "Nothing here changes an account or a setting, and there is no way for an order: what can be written is what people tell the "
+            "alert policy. "
             'JSON unless said otherwise; an error is `{"error": "..."}` with its status.'
         ),
     ]

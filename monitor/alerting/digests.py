@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from monitor.alerting.messages import LIVE_SIGNS, Markup, clean, literal, money, percent, render, utc
+from monitor.alerting.messages import LIVE_SIGNS, Markup, clean, literal, money, percent, render, suspicions, utc
 from monitor.margin.levels import Level
 from monitor.margin.numbers import decimal_of
 
@@ -27,7 +27,7 @@ KEPT_POSITIONS = 5
 KEPT = (
     "id", "kind", "account", "pool", "venue", "group", "currency", "level", "previous", "unknown", "previous_unknown", "rev", "cause",
     "equity", "maintenance_margin", "fees", "margin_ratio", "headroom", "shortfall", "pool_liquidation", "rules", "from", "to", "reason",
-    "decided_at_ns", "numbers",
+    "decided_at_ns", "numbers", "level_at_median", "margin_ratio_at_median",
 )
 # fmt: on
 
@@ -194,6 +194,13 @@ def _digest(entries: Sequence[Entry], markup: Markup) -> str:
             named = [f"{literal(name, markup)} {count:,}" for name, count in counts.most_common(GROUPS)]
             rest = sum(counts.values()) - sum(count for _, count in counts.most_common(GROUPS))
             lines.append(f"{word}: " + ", ".join([*named, *([f"others {rest:,}"] if rest else [])]))
+    doubted: Counter[str] = Counter()
+    for entry in entries:
+        if reasons := [reason.replace("_", " ") for reason, _ in suspicions(entry.facts)]:
+            doubted[f"{clean(entry.facts['cause'].get('instrument', '?'))} ({', '.join(reasons)})"] += 1
+    if doubted:
+        named = [f"{literal(name, markup)} behind {count:,}" for name, count in doubted.most_common(GROUPS)]
+        lines.append("Suspicious prices: " + ", ".join(named) + literal(". Check at the venue first.", markup))
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from monitor.margin.levels import Level
 from monitor.margin.numbers import ZERO, decimal_of, plain
 
-__all__ = ["Markup", "Message", "clean", "headline", "line", "literal", "money", "percent", "price", "render", "utc"]
+__all__ = ["Markup", "Message", "clean", "headline", "line", "literal", "money", "percent", "price", "render", "suspicions", "utc"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WIDE = Context(prec=300)
@@ -148,6 +148,8 @@ def line(body: Mapping[str, Any]) -> str:
     cause = _cause(body, Markup.TEXT, clean_only=True)
     if cause:
         parts.append(f"cause={cause}")
+    if doubted := suspicions(body):
+        parts.append(f"suspicious={','.join(reason for reason, _ in doubted)}")
     parts.append(f"id={clean(body.get('id', '?'))}")
     return " ".join(part for part in parts if part)
 
@@ -206,6 +208,8 @@ def render(body: Mapping[str, Any], markup: Markup = Markup.TEXT) -> Message:
     cause = _cause(body, markup)
     if cause:
         say(f"Cause: {cause}")
+    for doubt in _doubts(body, markup):
+        say(f"{strong}Suspicious price{end}: {doubt}")
     rules = body.get("rules")
     about = f"Event {shown(body.get('id', '?'))}, revision {shown(body.get('rev', '?'))}"
     if isinstance(rules, Mapping) and rules.get("name"):
@@ -314,6 +318,36 @@ def _cause(body: Mapping[str, Any], markup: Markup, *, clean_only: bool = False)
         return f"account document {shown(cause.get('epoch', '?'))}/{shown(cause.get('sequence', '?'))}"
     rest = (f"{shown(key)} {shown(value)}" for key, value in cause.items() if key not in INTERNAL and _is_scalar(value))
     return " ".join((kind, *rest))
+
+
+def suspicions(body: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Why to doubt the price that caused an event: clean reasons, each with its reference and deviation."""
+    cause = body.get("cause")
+    found = _mappings(cause.get("suspicious")) if isinstance(cause, Mapping) else []
+    return [(clean(each.get("reason", "?")), each) for each in found]
+
+
+def _doubts(body: Mapping[str, Any], markup: Markup) -> list[str]:
+    """Lines about a price to doubt: why, what the level would be at other venues' prices, and that it counts all the same."""
+    found = suspicions(body)
+    if not found:
+        return []
+    reasons = []
+    for reason, each in found:
+        deviation = decimal_of(each.get("deviation"))
+        far = (
+            f", {percent(abs(deviation), up=True)} {'below' if deviation < 0 else 'above'} {price(each.get('reference'))}"
+            if deviation
+            else ""
+        )
+        reasons.append(literal(reason.replace("_", " ") + far, markup))
+    other = ""
+    if body.get("level_at_median") is not None:
+        ratio = body.get("margin_ratio_at_median")
+        other = f"At the other venues' prices: {_word(body['level_at_median'])}" + (
+            f", {percent(ratio, up=True)}. " if ratio is not None else ". "
+        )
+    return ["; ".join(reasons), literal(f"{other}The venue liquidates by its own price all the same: check there first.", markup)]
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from where it was; `advance` should be asked at least once a second, since what 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -28,13 +28,16 @@ from typing import Any
 import orjson
 
 from monitor.alerting.digests import Change, Entry, Notice, compose, essence
+from monitor.alerting.readings import Mark, PoolReadings
 from monitor.alerting.routes import NEVER, AlertPolicy, Route, Timing
-from monitor.alerting.rules import PoolSnapshot, RuleReading
 from monitor.margin.levels import Level
 
 __all__ = ["Firing", "Notifier", "Silence"]
 
 LONGEST_SILENCE_MS = 30 * 86_400_000
+NUMBERS_WAIT_MS = 5_000
+"""In a burst levels are told before their numbers. A message in full without them would be none that one can act on."""
+NUMBERS_LOOK_MS = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,7 @@ class Notifier:
         self._silences: dict[str, Silence] = {}
         self._timers: list[tuple[int, str]] = []
         self._dirty: set[str] = set()
+        self._unread: dict[int, set[str]] = {}
         self._done = 0  # everything up to this moment has been decided
 
     @classmethod
@@ -181,14 +185,16 @@ class Notifier:
                 subject.see(severity, subject.unknown, at)
             self._decide(key, at)
 
-    def read(self, snapshot: PoolSnapshot, readings: Sequence[RuleReading], now_ms: int) -> None:
-        """Takes what the rules say of a pool."""
-        at = self._reach(snapshot.at_ms, now_ms)
-        for reading in readings:
-            key = _key(snapshot.account, snapshot.pool, reading.rule)
+    def read(self, told: PoolReadings, now_ms: int) -> None:
+        """Takes what the rules say of a pool: a rule that is not named has nothing to warn of."""
+        at = self._reach(told.at_ms, now_ms)
+        for reading in told.all(self._policy.rules):
+            key = _key(told.account, told.pool, reading.rule)
+            for unread in self._unread.values():
+                unread.discard(key)
             if not reading.severity and key not in self._subjects:
                 continue
-            subject = self._subject(snapshot.account, snapshot.pool, reading.rule, snapshot.group, snapshot.venue)
+            subject = self._subject(told.account, told.pool, reading.rule, told.group, told.venue)
             facts = {"text": reading.text}
             if subject.facts != facts or subject.unknown != reading.unknown or subject.severity != int(reading.severity):
                 subject.facts, subject.unknown = facts, reading.unknown
@@ -196,6 +202,26 @@ class Notifier:
                 if reading.unknown is None:
                     subject.see(int(reading.severity), None, at)
                 self._decide(key, at)
+
+    def mark_round(self, mark: Mark, name: int, covers: Callable[[str], bool], now_ms: int) -> None:
+        """Begins or ends a round of readings.
+
+        What was standing at the beginning and is not read until the end is over: the rule or the pool is gone, or has nothing to warn of.
+        A round whose beginning was not seen ends nothing.
+
+        Args:
+            name: Of the round, for several that go side by side. covers: Whether an account belongs to it.
+        """
+        if mark is Mark.BEGIN:
+            self._unread[name] = {key for key, subject in self._subjects.items() if subject.is_of_a_rule() and covers(subject.account)}
+            return
+        now = self._reach(now_ms, now_ms)
+        for key in sorted(self._unread.pop(name, ())):
+            subject = self._subjects.get(key)
+            if subject is not None:
+                subject.see(0, None, now)
+                self._mark(key)
+                self._decide(key, now)
 
     def advance(self, now_ms: int) -> list[Notice]:
         """Runs what is due and returns the messages to send, at most one a route. Store them together with `take_changes`."""
@@ -484,6 +510,9 @@ class Notifier:
                 group.flush_at = min(quiet_until or again, again)
             return None
         pendings = [self._pending(key, route) for key in chosen]
+        if len(chosen) == 1 and now < (ready := self._numbers_by(chosen[0], pendings[0])):
+            group.flush_at = min(ready, now + NUMBERS_LOOK_MS)
+            return None
         wait = group.take_room(now, is_urgent=any(pending.is_urgent(route) for pending in pendings))
         if wait:
             group.flush_at = now + wait
@@ -505,6 +534,11 @@ class Notifier:
         if pending.change is Change.BETTER:
             return not is_quiet and subject.unknown is None
         return not is_quiet or pending.severity >= Level.MARGIN_CALL
+
+    def _numbers_by(self, key: str, pending: _Pending) -> int:
+        """Until when a message about one thing alone waits for the numbers that follow its level; 0 where none do."""
+        facts = self._subjects[key].facts
+        return pending.at + NUMBERS_WAIT_MS if "numbers" in facts and "equity" not in facts else 0
 
     def _pending(self, key: str, route: Route) -> _Pending:
         pending = self._subjects[key].channels[route.name].pending
@@ -613,6 +647,9 @@ class _Subject:
     def is_level_unknown(self) -> bool:
         """Whether the severity is only the last one known. That a pool is unknown is known."""
         return self.unknown is not None and self.about != "unknown"
+
+    def is_of_a_rule(self) -> bool:
+        return self.about not in ("level", "unknown", "blind")
 
     def is_over(self) -> bool:
         return not self.severity and not any(channel.told for channel in self.channels.values())

@@ -23,6 +23,9 @@ from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 __all__ = ["BatchSink", "Sink", "SinkStatistics", "SinkWorker", "read_cursors", "read_rows", "register_sink", "row_of"]
 
 
+ROWS_AT_ONCE = 100
+"""Rows read at once, where the sink does not take more in a batch."""
+
 AGAIN_S = 1.0
 """How often a worker looks for rows that a person wants delivered once more."""
 
@@ -82,7 +85,7 @@ def row_of(partition: int, entry_id: bytes, pairs: Sequence[Any]) -> Row:
         raise LedgerBroken(f"partition {partition}: {entry_id.decode()} is no row: another program wrote to the events") from None
 
 
-async def read_rows(wire: Wire, partition: int, after: str, *, count: int = 100, timeout_s: float = 5.0) -> list[Row]:
+async def read_rows(wire: Wire, partition: int, after: str, *, count: int = ROWS_AT_ONCE, timeout_s: float = 5.0) -> list[Row]:
     """Rows behind a stream id ("0-0" for all), oldest first. Raises LedgerUnavailable, LedgerBroken."""
     entries = await wire.call("XRANGE", PartitionKeys.of(partition).events, f"({after}", "+", "COUNT", count, timeout_s=timeout_s)
     return [row_of(partition, entry_id, pairs) for entry_id, pairs in entries]
@@ -280,7 +283,8 @@ class SinkWorker:
             raise_faults([*replies, *(replies[-1] if isinstance(replies[-1], list) else ())])
 
     async def _read(self, after: str) -> list[Row]:
-        return await read_rows(await self._readable(), self.partition, after, timeout_s=max(self._link.timeout_s, 5.0))
+        count = max(ROWS_AT_ONCE, self._sink.batch_rows if isinstance(self._sink, BatchSink) else 0)
+        return await read_rows(await self._readable(), self.partition, after, count=count, timeout_s=max(self._link.timeout_s, 5.0))
 
     async def _readable(self) -> Wire:
         if self._reader is None or self._reader.closed:

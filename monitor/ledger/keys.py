@@ -21,6 +21,7 @@ __all__ = [
     "marks_key",
     "partition_of",
     "partitions",
+    "readings_key",
     "slot",
 ]
 
@@ -101,3 +102,8 @@ def marks_key(venue: str) -> str:
 def health_key(account: str) -> str:
     """The snapshot of one account's health, on the cache."""
     return f"health:{account}"
+
+
+def readings_key(partition: int) -> str:
+    """The stream of what the alert policy's rules say of the pools of a partition, on the cache."""
+    return f"readings:{partition}"

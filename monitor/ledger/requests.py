@@ -7,11 +7,12 @@ acknowledged stays so.
 
 from __future__ import annotations
 
+from monitor.alerting.policy import Silence
 from monitor.alerting.requests import Request
 from monitor.ledger.connection import Wire, raise_faults
 from monitor.ledger.keys import PartitionKeys, partitions
 
-__all__ = ["MOST_REQUESTS", "ask", "read_requests", "take_off"]
+__all__ = ["MOST_REQUESTS", "ask", "read_requests", "stored_silences", "take_off"]
 
 MOST_REQUESTS = 1_000
 """A stream keeps no more: where no policy runs, nobody takes them."""
@@ -38,3 +39,18 @@ async def take_off(wire: Wire, partition: int, place: str, *, timeout_s: float =
     """Forgets a request and those before it. Raises LedgerUnavailable."""
     left, _, right = place.partition("-")
     await wire.call("XTRIM", PartitionKeys.of(partition).requests, "MINID", f"{left}-{int(right) + 1}", timeout_s=timeout_s)
+
+
+async def stored_silences(wire: Wire, count: int) -> list[Silence]:
+    """Silences as the running policy has stored them, also those that are over. Raises LedgerUnavailable."""
+    found = []
+    for number in partitions(count):
+        cursor = b"0"
+        while True:
+            cursor, pairs = await wire.call(
+                "HSCAN", PartitionKeys.of(number).notify, cursor, "MATCH", "silence:*", "COUNT", 5000, timeout_s=10.0
+            )
+            found += [Silence.of_json(data) for data in pairs[1::2] if data]
+            if cursor == b"0":
+                break
+    return found

@@ -1,8 +1,8 @@
-"""HTTP: the live page, metrics, health and the read-only API, served from the daemon's own event loop.
+"""HTTP: the live page, metrics, health and the API, served from the daemon's own event loop.
 
 `/livez` says whether to restart the process (its evaluator makes progress); `/readyz` whether to rely on it (accounts loaded, prices
-fresh, ledger writable); `?verbose` lists the checks. Aliases: `/healthz`, `/-/healthy`, `/-/ready`. Nothing here changes anything: only GET
-and HEAD exist, beside the login form's POST where a token is asked for.
+fresh, ledger writable); `?verbose` lists the checks. Aliases: `/healthz`, `/-/healthy`, `/-/ready`. Nothing here changes an account or a
+setting: what people tell the alert policy (`http_policy`) is all that can be written, beside the login form.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from monitor.errors import ConfigError, RefusedError
 from monitor.page.assets import assets
 from monitor.page.what_if import Changes, changes_of
 from monitor.service.http_guard import Guard
+from monitor.service.http_policy import PolicyReadings, policy_routes
 from monitor.service.http_query import MAX_PAGE, AccountQuery, whole
 from monitor.service.stream import MOST_WATCHERS, LiveReadings, live_stream
 
@@ -54,7 +55,7 @@ class Tls(NamedTuple):
     client_authority: Path | None = None
 
 
-class Readings(LiveReadings, Protocol):
+class Readings(LiveReadings, PolicyReadings, Protocol):
     """What the HTTP layer asks of the daemon. Every answer is immediate: nothing here waits for Redis, except for events."""
 
     def live(self) -> Sequence[Check]:
@@ -236,6 +237,7 @@ def build_app(readings: Readings, *, token: str | None = None, hosts: Sequence[s
             Route("/api/live", live_events),
             Route("/api/events", events),
             Route("/api/feeds", feeds),
+            *policy_routes(readings),
         ],
         exception_handlers={HTTPException: on_error},
         middleware=[Middleware(Guard, token=token, hosts=hosts, secure=secure)],

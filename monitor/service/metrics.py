@@ -105,6 +105,12 @@ CATALOGUE: dict[str, Described] = {
         "counter", "Attempts that failed because the receiver could not be reached, by reason.", ("sink", "reason")
     ),
     "sink_refused_total": Described("counter", "Events that the receiver refused: they are in the dead letters.", ("sink", "reason")),
+    "notices_outstanding": Described("gauge", "Notices of the alert policy that a sink does not have yet, counted for each sink."),
+    "policy_damaged_total": Described("counter", "Records and requests of the alert policy that could not be read."),
+    "alerts_firing": Described("gauge", "What stands by the alert policy: levels, unknown pools and rules, by severity.", ("severity",)),
+    "rules_round_seconds": Described("gauge", "How long the last round of the alert policy's rules over the whole book took."),
+    "rules_read_total": Described("counter", "Pools read by the alert policy's rules."),
+    "rules_solved_total": Described("counter", "Of these, pools whose liquidation prices were solved for it."),
     "dead_letters": Described("gauge", "Updates and events in the dead letters.", ("source",)),
     "updates_applied_total": Described("counter", "Account documents applied."),
     "updates_dropped_total": Described("counter", "Account documents not applied, by reason.", ("reason",)),

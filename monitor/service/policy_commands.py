@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import re
 import secrets
 import sys
 import time
@@ -15,17 +14,13 @@ from monitor.alerting.policy import Silence
 from monitor.alerting.requests import acknowledgement
 from monitor.errors import ConfigError, RefusedError
 from monitor.ledger.connection import Wire
-from monitor.ledger.keys import PartitionKeys, partitions
-from monitor.ledger.requests import ask
+from monitor.ledger.requests import ask, stored_silences
 from monitor.margin.levels import Level
 from monitor.service.accounts_commands import with_wire
 from monitor.service.settings import Settings
+from monitor.service.spans import end_ms
 
 __all__ = ["acknowledge_command", "add_silence_command", "list_silences_command", "remove_silence_command"]
-
-SPAN = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d)")
-UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-RECORD = "silence:"
 
 
 def add_silence_command(
@@ -46,10 +41,16 @@ def add_silence_command(
     except (KeyError, ValueError):
         words = ", ".join(each.word for each in Level)
         raise ConfigError(source="--up-to", key="up-to", value=up_to, expected=words) from None
-    end_ms = _end_ms(now_ms, lasts, until)
+    until_ms = end_ms(now_ms, lasts, until)
     try:
         silence = Silence(
-            id=secrets.token_hex(4), reason=reason, author=by or getpass.getuser(), from_ms=now_ms, until_ms=end_ms, up_to=level, **matching
+            id=secrets.token_hex(4),
+            reason=reason,
+            author=by or getpass.getuser(),
+            from_ms=now_ms,
+            until_ms=until_ms,
+            up_to=level,
+            **matching,
         )
     except ValueError as error:
         raise ConfigError(source="silence add", key="--for", value=lasts or until or "", expected=str(error)) from None
@@ -60,7 +61,8 @@ def add_silence_command(
     with_wire(settings, wait_s, work)
     print(silence.id)
     print(
-        f"silent up to {level.word} until {_time(end_ms)}; what is worse is said all the same; events are never held back", file=sys.stderr
+        f"silent up to {level.word} until {_time(until_ms)}; what is worse is said all the same; events are never held back",
+        file=sys.stderr,
     )
     return 0
 
@@ -68,7 +70,11 @@ def add_silence_command(
 def list_silences_command(settings: Settings, *, wait_s: float, as_json: bool) -> int:
     """Prints the silences in force as the running policy has stored them."""
     now_ms = time.time_ns() // 1_000_000
-    found = {each.id: each for each in with_wire(settings, wait_s, lambda wire: _silences(wire, settings)) if each.until_ms > now_ms}
+    found = {
+        each.id: each
+        for each in with_wire(settings, wait_s, lambda wire: stored_silences(wire, settings.ledger.partitions))
+        if each.until_ms > now_ms
+    }
     rows = sorted(found.values(), key=lambda each: each.until_ms)
     if as_json:
         print(orjson.dumps([orjson.loads(each.to_json()) for each in rows], option=orjson.OPT_INDENT_2).decode())
@@ -85,7 +91,7 @@ def remove_silence_command(settings: Settings, silence_id: str, *, wait_s: float
     """Asks for the end of a silence. Raises RefusedError when there is none of this id."""
 
     async def work(wire: Wire) -> None:
-        if silence_id not in {each.id for each in await _silences(wire, settings)}:
+        if silence_id not in {each.id for each in await stored_silences(wire, settings.ledger.partitions)}:
             raise RefusedError("ID", silence_id, "a silence in force (margin-monitor silence list)")
         await ask(wire, settings.ledger.partitions, "unsilence", silence_id.encode())
 
@@ -103,39 +109,6 @@ def acknowledge_command(settings: Settings, account: str, *, pool: str, about: s
     with_wire(settings, wait_s, work)
     print(f"{account}: acknowledged; no repeats until it gets worse, is over, or the policy's acknowledged_for runs out")
     return 0
-
-
-async def _silences(wire: Wire, settings: Settings) -> list[Silence]:
-    found = []
-    for number in partitions(settings.ledger.partitions):
-        cursor = b"0"
-        while True:
-            cursor, pairs = await wire.call(
-                "HSCAN", PartitionKeys.of(number).notify, cursor, "MATCH", f"{RECORD}*", "COUNT", 5000, timeout_s=10.0
-            )
-            found += [Silence.of_json(data) for data in pairs[1::2] if data]
-            if cursor == b"0":
-                break
-    return found
-
-
-def _end_ms(now_ms: int, lasts: str | None, until: str | None) -> int:
-    if (lasts is None) == (until is None):
-        raise ConfigError(source="silence add", key="--for", value="(none or both)", expected="--for 2h, or --until 2026-01-31T18:00:00Z")
-    if lasts is not None:
-        match = SPAN.fullmatch(lasts)
-        if match is None:
-            raise ConfigError(source="--for", key="for", value=lasts, expected="a time such as 90s, 30m, 2h or 3d")
-        return now_ms + int(match[1]) * UNITS_MS[match[2]]
-    assert until is not None
-    moment: datetime | None
-    try:
-        moment = datetime.fromisoformat(until)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ConfigError(source="--until", key="until", value=until, expected="a time with its zone, such as 2026-01-31T18:00:00Z")
-    return int(moment.timestamp() * 1000)
 
 
 def _time(milliseconds: int) -> str:

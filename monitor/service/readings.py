@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from monitor import __version__
+from monitor.alerting.policy import Firing, Silence
 from monitor.engine.evaluator import RATIO_EDGES
 from monitor.errors import LedgerUnavailable
 from monitor.ledger.keys import PartitionKeys, partition_of
+from monitor.ledger.requests import ask, stored_silences
 from monitor.margin.levels import Level
 from monitor.margin.prices import Prices
 from monitor.margin.verdict import judge
@@ -343,6 +345,21 @@ class DaemonReadings:
         prices = evaluator.store.prices(document.account.venue)
         verdict = judge(document.account, tables, prices, now, thresholds=self._daemon.settings.levels.thresholds())
         return [{"title": title, "rows": rows} for title, rows in explain_lines(verdict)]
+
+    def firing(self) -> Sequence[Firing] | None:
+        """What stands by the alert policy; None where none runs here."""
+        policy = self._daemon.policy
+        return None if policy is None else policy.firing()
+
+    async def silences(self) -> Sequence[Silence]:
+        """Silences that are stored. Raises LedgerUnavailable."""
+        link, count = self._daemon.places.ledger_link(), self._daemon.settings.ledger.partitions
+        return await link.run(lambda wire: stored_silences(wire, count))
+
+    async def ask(self, kind: str, data: bytes) -> None:
+        """Puts a request to every policy of the ledger. Raises LedgerUnavailable."""
+        link, count = self._daemon.places.ledger_link(), self._daemon.settings.ledger.partitions
+        await link.run(lambda wire: ask(wire, count, kind, data))
 
     def feeds(self) -> dict[str, Any]:
         """State of every venue's feed, and its prices to doubt."""

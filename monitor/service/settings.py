@@ -324,7 +324,7 @@ class AlertSettings(Section):
 
 
 class HttpSettings(Section):
-    """The live page, metrics, health and the read-only API, and who may ask."""
+    """The live page, metrics, health and the API, and who may ask."""
 
     enabled: bool = True
     token_file: Path | None = None

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from monitor import __version__
+from monitor.alerting.readings import caught_up
+from monitor.alerting.rules import Limits
 from monitor.engine.evaluator import Evaluator
 from monitor.errors import ConfigError, Fenced, LedgerUnavailable
 from monitor.ledger.cache import HealthWriter
@@ -24,11 +28,14 @@ from monitor.ledger.head import Head
 from monitor.ledger.holder import holder_name
 from monitor.ledger.housekeeping import Housekeeper
 from monitor.ledger.identity import identify
+from monitor.ledger.keys import partition_of
 from monitor.ledger.keys import partitions as partition_numbers
 from monitor.ledger.known import KnownLedger
 from monitor.ledger.partition import Partition, TailLost
+from monitor.ledger.readings import ReadingsReader, ReadingsWriter
 from monitor.ledger.server import CACHE_SETTINGS, LEDGER_SETTINGS, EmbeddedServer
 from monitor.margin.accounts import VENUES
+from monitor.margin.levels import Level
 from monitor.service.account_book import AccountBook
 from monitor.service.alerts_stage import AlertsStage, HeadWatch
 from monitor.service.evaluator_stage import EvaluatorStage, Loading
@@ -40,7 +47,7 @@ from monitor.service.metrics import Exposition, Sample
 from monitor.service.notify import notify_systemd
 from monitor.service.observing import RestartNeeded
 from monitor.service.readings import DaemonReadings
-from monitor.service.receivers import adopt_standing, make_receivers
+from monitor.service.receivers import adopt_standing, make_receivers, policy_of
 from monitor.service.reload import Load, Reloader
 from monitor.service.rule_rounds import RuleRounds
 from monitor.service.settings import HttpSettings, Settings
@@ -55,6 +62,7 @@ ALL_STAGES = ("feeds", "evaluator", "alerts")
 SAY_S = 5.0
 LAG_S = 0.1
 KNOWN_S = 10.0
+HEAR_S = 0.5
 
 
 class Places:
@@ -153,6 +161,7 @@ class Daemon:
         self.evaluator: EvaluatorStage | None = None
         self.alerts: AlertsStage | None = None
         self.policy: PolicySink | None = None
+        self._rules = _rules_of(settings)
         self.rule_rounds: RuleRounds | None = None
         self.snapshots: Snapshots | None = None
         self.committers: dict[int, Committer] = {}
@@ -222,12 +231,14 @@ class Daemon:
         if "evaluator" in self.stages:
             self._compile_kernels()
         watch: asyncio.Task[None] | None = None
+        hearing: asyncio.Task[None] | None = None
         if "alerts" in self.stages:
             if "evaluator" not in self.stages:
                 head_watch = HeadWatch(self.places.ledger_link(), self.numbers, self.settings.ledger.lease_s)
                 watch = group.create_task(head_watch.run(), name="heads")
                 self._may_send = head_watch.may_send
             self.alerts, self.policy = await self._make_alerts(self.settings)
+            hearing = group.create_task(self._hear_rules(), name="rules heard")
         evaluator = group.create_task(self._evaluate(), name="evaluator") if "evaluator" in self.stages else None
         if self.alerts is not None:
             self._alerts_task = group.create_task(self.alerts.run(), name="alerts")
@@ -250,8 +261,9 @@ class Daemon:
             if not await self.alerts.finish(rows):
                 log.warning("sinks_behind", hint="they go on from their cursors at the next start")
             await self._end_alerts()
-        if watch is not None:
-            watch.cancel()
+        for task in (watch, hearing):
+            if task is not None:
+                task.cancel()
         self._release.set()
         if evaluator is not None:
             await evaluator
@@ -273,9 +285,10 @@ class Daemon:
 
     async def _apply(self, settings: Settings, changed: list[str], tables: VenueTables) -> None:
         """Takes over checked settings: all that can fail comes first. Sinks go on from their cursors, the evaluator from the ledger's."""
+        rules = _rules_of(settings)
         fresh = await self._make_alerts(settings) if self.alerts is not None else None
         has_new_tables = any(tables.fingerprint(venue) != self.tables.fingerprint(venue) for venue in VENUES)
-        self.settings, self.tables = settings, tables
+        self.settings, self.tables, self._rules = settings, tables, rules
         if self.feeds is not None:
             self.feeds.follow(settings.feeds)
         if self.alerts is not None and fresh is not None:
@@ -286,7 +299,7 @@ class Daemon:
             for keeper in self.housekeepers:
                 keeper.workers = self.alerts.workers_of(keeper.partition)
             self._alerts_task = self._group.create_task(self.alerts.run(), name="alerts")
-            self._stale_policy.set()
+        self._stale_policy.set()
         if has_new_tables or any(key.startswith(("levels.", "evaluator.")) and key != "evaluator.worst_accounts" for key in changed):
             self._stale_evaluator.set()
 
@@ -490,17 +503,44 @@ class Daemon:
         raise RestartNeeded
 
     async def _run_rules(self, evaluator: EvaluatorStage) -> None:
-        """The rules of the alert policy, as it is now and after each reload."""
+        """The rules of the alert policy, as it is now and after each reload, told to whichever process alerts."""
         while True:
             self._stale_policy.clear()
-            async with asyncio.TaskGroup() as group:
-                rounds: asyncio.Task[None] | None = None
-                if self.policy is not None and self.policy.rules:
-                    self.rule_rounds = RuleRounds(evaluator, self.policy.rules, self.policy)
-                    rounds = group.create_task(self.rule_rounds.run(), name="rule rounds")
-                await self._stale_policy.wait()
-                if rounds is not None:
-                    rounds.cancel()
+            self.rule_rounds = None
+            writer = ReadingsWriter(self.places.cache_link(), self.numbers, may_send=self._holds)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    rounds: asyncio.Task[None] | None = None
+                    if self._rules:
+                        whose = partial(partition_of, count=self.settings.ledger.partitions)
+                        self.rule_rounds = RuleRounds(evaluator, self._rules, writer, whose)
+                        rounds = group.create_task(self.rule_rounds.run(), name="rule rounds")
+                    await self._stale_policy.wait()
+                    if rounds is not None:
+                        rounds.cancel()
+            finally:
+                writer.close()
+
+    async def _hear_rules(self) -> None:
+        """What the rules say, from the process that evaluates to the policy of this one."""
+        reader = ReadingsReader(self.places.cache_link(), self.numbers)
+        heard_in: tuple[PolicySink, int] | None = None
+        try:
+            while True:
+                policy = self.policy
+                if policy is not None and policy.has_rules and policy.term:
+                    if heard_in != (policy, policy.term):
+                        reader.restart()
+                        heard_in = (policy, policy.term)
+                    with contextlib.suppress(LedgerUnavailable):
+                        for number, items in (await reader.read()).items():
+                            await policy.read(caught_up(items), number, partial(self._belongs, number))
+                await asyncio.sleep(HEAR_S)
+        finally:
+            reader.close()
+
+    def _belongs(self, number: int, account: str) -> bool:
+        return partition_of(account, self.settings.ledger.partitions) == number
 
     def _make_evaluator(self) -> EvaluatorStage:
         return EvaluatorStage(
@@ -546,6 +586,22 @@ class Daemon:
                 number: committer.partition.head.seq for number, committer in self.committers.items() if committer.partition.state
             }
             yield from self.alerts.samples()
+        if self.policy is not None:
+            yield Sample("notices_outstanding", self.policy.outstanding)
+            yield Sample("policy_damaged_total", self.policy.damaged)
+            firing = Counter(each.severity for each in self.policy.firing())
+            for level in list(Level)[1:]:
+                yield Sample("alerts_firing", firing[level], (level.word,))
+        if self.rule_rounds is not None:
+            yield Sample("rules_round_seconds", self.rule_rounds.round_s)
+            yield Sample("rules_read_total", self.rule_rounds.readings)
+            yield Sample("rules_solved_total", self.rule_rounds.solved)
+
+
+def _rules_of(settings: Settings) -> Mapping[str, Limits]:
+    """The limits of the alert policy's rules. Raises ConfigError."""
+    policy = policy_of(settings)
+    return policy.rules if policy is not None else {}
 
 
 def _flat(error: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:

@@ -5,33 +5,30 @@
     <prefix>/notice/<route>                   QoS 1, finished notices of the alert policy, where a route names this sink
     <prefix>/status[/<name>]                  QoS 1, retained: online with the latest heartbeat, offline by will or farewell
 
-A row is delivered when the broker has acknowledged all of its messages with success. aiomqtt counts any PUBACK as success, also one
-that says "not authorized", and goes on waiting when the connection breaks: `_Connection` sees the reason code and the break.
+The heartbeat says until when we were alive, and of each partition the last row that the broker has taken, with its hash: by it a receiver
+finds that it has heard everything, and that the chain is the ledger's.
+
+A row is delivered when the broker has acknowledged all of its messages with success.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import socket
+import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-import aiomqtt
 import orjson
-import paho.mqtt.client as paho
-from aiomqtt.exceptions import MqttConnectError
-from aiomqtt.types import PahoSocket
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from monitor.margin.levels import Level
 from monitor.sinks.base import Backoff, Reason, SinkStatistics, is_addressed_to, read_body, shortened
+from monitor.sinks.mqtt_connection import ConnectionEnded, MqttConnection, Publication, Refusal, TooLarge, Will
+from monitor.wire.mqtt import reason
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
 
 __all__ = ["MqttOptions", "MqttSink", "topic_level"]
@@ -44,19 +41,18 @@ LEADS_S = 0.1
 HELD_S = 30.0
 """A connection that held this long was a good one: the next back-off starts anew."""
 
-QUICK_ACKNOWLEDGEMENT: int | None = getattr(socket, "TCP_QUICKACK", None)
-"""Linux only."""
-
-PACKET_BYTES = 16
-"""Fixed header, lengths, packet id and properties of a PUBLISH, rounded up."""
-
 TOPIC_BYTES = 600
 """Room kept for prefix, group and account (at most 128 characters each) when a payload is made to fit."""
+
+PLAIN = re.compile(r"(?!-$)[A-Za-z0-9_.~:@-]+", re.ASCII)
+BUSY = frozenset({0x88, 0x89, 0x97, 0x9F})
 
 
 def topic_level(name: object) -> str:
     """A name as one level of a topic: `/ + # $ %` and whatever is not plain ASCII as %XX; `-` when there is none."""
     text = "" if name is None else str(name)
+    if PLAIN.fullmatch(text):
+        return text
     return "%2D" if text == "-" else quote(text, safe=":@") or "-"
 
 
@@ -72,8 +68,9 @@ class MqttOptions:
         client_id: Fixed for a set of partitions: when another process takes them over, the broker itself throws the old one out.
         status_name: Last level of the status topic when several processes share a broker; empty for one.
         tls: None for plain TCP.
-        timeout_s: For a connection, and for each acknowledgement.
+        timeout_s: For a connection, and for the next acknowledgement of what is under way.
         keepalive_s: A silent broker is given up after twice this time.
+        heartbeat_s: How often the status is said anew.
         max_in_flight: Rows under way at once.
         max_payload_bytes: Above it inputs, then positions, then the cure are left out of the payload; `truncated` names them.
     """
@@ -88,7 +85,8 @@ class MqttOptions:
     tls: ssl.SSLContext | None = None
     timeout_s: float = 10.0
     keepalive_s: int = 15
-    max_in_flight: int = 8
+    heartbeat_s: float = 10.0
+    max_in_flight: int = 500
     max_payload_bytes: int = 262_144
 
     @property
@@ -101,8 +99,9 @@ class MqttSink:
     """One broker.
 
     Args:
-        may_connect: Asked before each connection; False while another process leads the partitions.
+        may_connect: Asked before each connection and each heartbeat; False while another process leads the partitions.
         uniform: Source of the jitter.
+        clock: Wall time, for the heartbeat.
     """
 
     def __init__(
@@ -112,20 +111,20 @@ class MqttSink:
         name: str = "mqtt",
         may_connect: Callable[[], bool] = _always,
         uniform: Callable[[float, float], float] = random.uniform,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self.statistics = SinkStatistics()
         self.batch_rows = options.max_in_flight
         self.last_error = Unavailable(Reason.UNREACHABLE, detail="not connected yet")
         self._options = options
-        self._may_connect = may_connect
+        self._may_connect, self._clock = may_connect, clock
         self._backoff = Backoff(uniform, most_s=15.0)
-        self._slots = asyncio.Semaphore(options.max_in_flight)
         self._turns: dict[str, _Turn] = {}
-        self._connection: _Connection | None = None
+        self._connection: MqttConnection | None = None
         self._connected = asyncio.Event()
         self._standing: dict[str, _Standing] = {}
-        self._heartbeat: dict[str, Any] = {}
+        self._places: dict[int, Row] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing: asyncio.Future[None] | None = None
 
@@ -150,14 +149,8 @@ class MqttSink:
             self._closing.set_result(None)
         await group.__aexit__(None, None, None)
 
-    async def announce(self, heartbeat: Mapping[str, Any]) -> bool:
-        """Puts a heartbeat (last sequence and hash of each partition, say) on the status topic. False when it could not be sent now."""
-        self._heartbeat = dict(heartbeat)
-        connection = self._connection
-        return connection is not None and isinstance(await self._send_status(connection, "online"), Delivered)
-
     async def deliver(self, row: Row) -> Delivery:
-        """Publishes a row: event, pool level, account level; waits for the connection and for each acknowledgement.
+        """Publishes a row: event, account level; waits for the connection and for each acknowledgement.
 
         Rows of one account go one after the other: while an earlier one has not arrived, a later one is `unavailable`, so that a retained
         level never goes back in time.
@@ -175,8 +168,7 @@ class MqttSink:
         try:
             if before is not None and not await before.went_well():
                 return self.statistics.count(Unavailable(Reason.EARLIER, detail="an earlier row of the account was not delivered"))
-            async with self._slots:
-                delivery = await self._publish(row, body)
+            delivery = await self._publish(row, body)
             mine.is_good = not isinstance(delivery, Unavailable)
             return self.statistics.count(delivery)
         finally:
@@ -186,9 +178,38 @@ class MqttSink:
                 del self._turns[account]
 
     async def deliver_batch(self, rows: Sequence[Row]) -> int:
-        """Publishes several rows at once, those of one account one after the other. How many, from the first on, have arrived."""
-        answers = await asyncio.gather(*(self.deliver(row) for row in rows))
-        return next((count for count, answer in enumerate(answers) if not isinstance(answer, Delivered)), len(answers))
+        """Publishes rows at once, up to the first whose account is among them already. How many, from the first on, have arrived."""
+        connection = self._connection
+        if connection is None:
+            return 0
+        accounts: set[str] = set()
+        sent: list[tuple[Row, dict[str, Any], list[Publication], asyncio.Future[list[int]]]] = []
+        try:
+            for row in rows:
+                body = read_body(row)
+                account = str(body.get("account", ""))
+                if account in accounts or account in self._turns or not is_addressed_to(body, self.name):
+                    break
+                accounts.add(account)
+                messages = self._messages(row, body, connection)
+                sent.append((row, body, messages, connection.publish(messages)))
+        except (ValueError, TooLarge, ConnectionEnded):
+            pass  # the worker offers it by itself, and hears why
+        self.statistics.in_flight += len(sent)
+        self.statistics.in_flight_high = max(self.statistics.in_flight_high, self.statistics.in_flight)
+        count = 0
+        try:
+            for row, body, messages, codes in sent:
+                if not isinstance(_verdict(messages, await codes), Delivered):
+                    break
+                self._settle(row, body)
+                count += 1
+        except ConnectionEnded:
+            pass
+        finally:
+            self.statistics.in_flight -= len(sent)
+            self.statistics.delivered += count
+        return count
 
     def forget(self) -> None:
         """Forgets what stands: another process may have told more since. `adopt` follows."""
@@ -202,25 +223,30 @@ class MqttSink:
         """
         self._standing.setdefault(account, _Standing(group)).see(pool, level, unknown)
 
-    def _messages(self, row: Row, body: Mapping[str, Any], connection: _Connection) -> list[_Publication]:
+    def _messages(self, row: Row, body: Mapping[str, Any], connection: MqttConnection) -> list[Publication]:
         """The messages of a row, in the order in which they are sent."""
         if body.get("kind") == "notice":
             payload = self._fitted(row, body, connection)
-            return [_Publication(f"{self._options.prefix}/notice/{topic_level(body.get('route'))}", payload, is_retained=False)]
+            return [Publication(f"{self._options.prefix}/notice/{topic_level(body.get('route'))}", payload, is_retained=False)]
         group, account, pool = body.get("group"), body.get("account"), body.get("pool")
-        messages = [_Publication(f"{self._account_topic(group, account)}/event", self._fitted(row, body, connection), is_retained=False)]
+        topic = self._account_topic(group, account)
+        messages = [Publication(f"{topic}/event", self._fitted(row, body, connection), is_retained=False)]
         if body.get("level") is None or account is None or pool is None:
             return messages
         level, unknown = Level.of(body["level"]), body.get("unknown")
         standing = self._standing.setdefault(account, _Standing(group))
         if standing.group != group:
-            messages.append(_Publication(f"{self._account_topic(standing.group, account)}/level", b""))
+            messages.append(Publication(f"{self._account_topic(standing.group, account)}/level", b""))
         standing.see(pool, level, unknown)
-        messages.append(_Publication(f"{self._account_topic(group, account)}/level", _level(row, body, standing)))
+        messages.append(Publication(f"{topic}/level", _level(row, body, standing)))
         return messages
 
-    def _settle(self, body: Mapping[str, Any]) -> None:
-        """After a row has arrived: remembers under which group, and forgets accounts of which nothing stands."""
+    def _settle(self, row: Row, body: Mapping[str, Any]) -> None:
+        """After a row has arrived: remembers its place and its group, and forgets accounts of which nothing stands."""
+        if body.get("kind") != "notice":
+            known = self._places.get(row.partition)
+            if known is None or (row.token, row.seq) > (known.token, known.seq):
+                self._places[row.partition] = row
         standing = self._standing.get(str(body.get("account")))
         if standing is not None:
             standing.group = body.get("group")
@@ -230,7 +256,7 @@ class MqttSink:
     def _account_topic(self, group: object, account: object) -> str:
         return f"{self._options.prefix}/{topic_level(group)}/{topic_level(account)}"
 
-    def _fitted(self, row: Row, body: Mapping[str, Any], connection: _Connection) -> bytes:
+    def _fitted(self, row: Row, body: Mapping[str, Any], connection: MqttConnection) -> bytes:
         """The row's own bytes, or the same without the long lists when the broker or the options do not take that much."""
         allowed = self._options.max_payload_bytes
         if connection.maximum_packet_size is not None:
@@ -241,25 +267,22 @@ class MqttSink:
 
     async def _publish(self, row: Row, body: Mapping[str, Any]) -> Delivery:
         """Sends all messages of a row and waits for all acknowledgements."""
-        connection: _Connection | None = None
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 while (connection := self._connection) is None:
                     await self._connected.wait()
-                messages = self._messages(row, body, connection)
-                codes = await connection.publish_acknowledged(messages)
         except TimeoutError:
-            if connection is None:
-                return self.last_error
-            connection.abort()  # what was sent may still arrive: order is kept by starting anew
-            return Unavailable(Reason.TIMEOUT, detail=f"no acknowledgement within {self._options.timeout_s:g} s")
-        except _TooLarge as error:
+            return self.last_error
+        try:
+            messages = self._messages(row, body, connection)
+            codes = await connection.publish(messages)
+        except TooLarge as error:
             return Refused(Reason.TOO_LARGE, str(error))
-        except aiomqtt.MqttError as error:
-            return Unavailable(Reason.CLOSED, detail=str(error))
+        except ConnectionEnded as error:
+            return Unavailable(Reason.TIMEOUT if error.is_timeout else Reason.CLOSED, detail=str(error))
         delivery = _verdict(messages, codes)
         if isinstance(delivery, Delivered):
-            self._settle(body)
+            self._settle(row, body)
         return delivery
 
     async def _keep_connected(self, closing: asyncio.Future[None]) -> None:
@@ -279,75 +302,75 @@ class MqttSink:
 
     async def _one_connection(self, closing: asyncio.Future[None]) -> Unavailable:
         """One connection from beginning to end; returns why it ended."""
+        options = self._options
         try:
-            async with self._connection_to_broker() as connection:
-                online = await self._send_status(connection, "online")
-                if isinstance(online, Refused):
-                    return Unavailable(
-                        online.reason, detail=f"the broker does not let us write to {self._options.status_topic}: {online.detail}"
-                    )
-                if isinstance(online, Unavailable):
-                    return online
-                self.statistics.connects += 1
-                self._connection = connection
-                self._connected.set()
-                try:
-                    why = await connection.ended(closing)
-                finally:
-                    self._connection = None
-                    self._connected.clear()
-                if why is None:
-                    await self._send_status(connection, "offline")
-                    why = "closed by us"
-                return Unavailable(Reason.CLOSED, detail=why)
+            connection = await MqttConnection.open(
+                options.host,
+                options.port,
+                client_id=options.client_id,
+                will=Will(options.status_topic, orjson.dumps(self._status("offline", "the connection was lost"))),
+                username=options.username,
+                password=options.password,
+                tls=options.tls,
+                timeout_s=options.timeout_s,
+                keepalive_s=options.keepalive_s,
+            )
         except TimeoutError:
-            return Unavailable(Reason.TIMEOUT, detail=f"no connection within {self._options.timeout_s:g} s")
+            return Unavailable(Reason.TIMEOUT, detail=f"no connection within {options.timeout_s:g} s")
         except ssl.SSLError as error:
             return Unavailable(Reason.TLS, detail=str(error))
-        except MqttConnectError as error:
-            return Unavailable(Reason.DENIED, detail=f"the broker refuses the connection: {error}")
-        except (aiomqtt.MqttError, OSError, ValueError) as error:
-            return Unavailable(Reason.TLS if "certificate" in str(error).lower() else Reason.UNREACHABLE, detail=str(error))
-
-    @contextlib.asynccontextmanager
-    async def _connection_to_broker(self) -> AsyncIterator[_Connection]:
-        options = self._options
-        connection = _Connection(
-            options,
-            will=aiomqtt.Will(options.status_topic, orjson.dumps(self._status("offline", "the connection was lost")), qos=1, retain=True),
-        )
+        except Refusal as error:
+            why = f"the broker refuses the connection: {error}"
+            return Unavailable(Reason.BUSY if error.code in BUSY else Reason.DENIED, detail=why)
+        except ConnectionEnded as error:
+            return Unavailable(Reason.CLOSED, detail=str(error))
+        except OSError as error:
+            return Unavailable(Reason.UNREACHABLE, detail=str(error))
         try:
-            async with asyncio.timeout(options.timeout_s):
-                await connection.__aenter__()
-            yield connection
+            return await self._use(connection, closing)
         finally:
-            await connection.leave()
+            await connection.leave(FAREWELL_S / 2)
+
+    async def _use(self, connection: MqttConnection, closing: asyncio.Future[None]) -> Unavailable:
+        """Lets rows through while the connection stands, and says from time to time that it does; returns why it ended."""
+        online = await self._send_status(connection, "online")
+        if isinstance(online, Refused):
+            return Unavailable(online.reason, detail=f"the broker does not let us write to {self._options.status_topic}: {online.detail}")
+        if isinstance(online, Unavailable):
+            return online
+        self.statistics.connects += 1
+        self._connection = connection
+        self._connected.set()
+        try:
+            while (why := await connection.ended(closing, self._options.heartbeat_s)) is None and not closing.done():
+                if self._may_connect():
+                    await self._send_status(connection, "online")
+        finally:
+            self._connection = None
+            self._connected.clear()
+        if why is None:
+            await self._send_status(connection, "offline", "closed")
+        return Unavailable(Reason.CLOSED, detail=str(why or "closed by us"))
 
     def _status(self, status: str, why: str | None = None) -> dict[str, Any]:
-        told = {"status": status, "client_id": self._options.client_id}
-        return {**told, "why": why} if why else {**told, **self._heartbeat}
+        told: dict[str, Any] = {"status": status, "client_id": self._options.client_id}
+        if why is not None:
+            return {**told, "why": why}
+        delivered = {str(number): {"seq": row.seq, "token": row.token, "hash": row.hash} for number, row in self._places.items()}
+        return {**told, "at_ms": int(self._clock() * 1000), "delivered": delivered}
 
-    async def _send_status(self, connection: _Connection, status: str) -> Delivery:
+    async def _send_status(self, connection: MqttConnection, status: str, why: str | None = None) -> Delivery:
         """Publishes the retained status on this very connection."""
-        messages = [_Publication(self._options.status_topic, orjson.dumps(self._status(status, "closed" if status == "offline" else None)))]
+        messages = [Publication(self._options.status_topic, orjson.dumps(self._status(status, why)))]
         limit = FAREWELL_S / 2 if status == "offline" else self._options.timeout_s
         try:
             async with asyncio.timeout(limit):
-                codes = await connection.publish_acknowledged(messages)
+                codes = await connection.publish(messages)
         except TimeoutError:
             return Unavailable(Reason.TIMEOUT, detail=f"no acknowledgement of the status within {limit:g} s")
-        except aiomqtt.MqttError as error:
-            return Unavailable(Reason.CLOSED, detail=str(error))
+        except ConnectionEnded as error:
+            return Unavailable(Reason.TIMEOUT if error.is_timeout else Reason.CLOSED, detail=str(error))
         return _verdict(messages, codes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Publication:
-    """One message to publish with QoS 1."""
-
-    topic: str
-    payload: bytes
-    is_retained: bool = True
 
 
 class _Standing:
@@ -385,166 +408,6 @@ class _Turn:
         return self.is_good
 
 
-class _TooLarge(aiomqtt.MqttError):
-    """The broker has said that it takes no packet of this size."""
-
-
-class _Connection(aiomqtt.Client):
-    """One connection of aiomqtt, whose acknowledgements carry their reason code and whose end is noticed by everyone who waits."""
-
-    def __init__(self, options: MqttOptions, *, will: aiomqtt.Will) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = 0
-        super().__init__(
-            options.host,
-            options.port,
-            identifier=options.client_id,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            username=options.username,
-            password=options.password,
-            tls_context=options.tls,
-            keepalive=options.keepalive_s,
-            will=will,
-            clean_start=True,
-            properties=properties,
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            timeout=float("inf"),  # its own time-outs use asyncio.wait_for, which swallows cancellations on Python 3.11
-        )
-        self._client.connect_timeout = min(options.timeout_s, 5.0)
-        self._waiting: dict[int, _Acknowledgements] = {}
-        self._disconnected.add_done_callback(self._give_up_waiting)
-        self._is_given_up = False
-        self.maximum_packet_size: int | None = None
-
-    async def publish_acknowledged(self, messages: Sequence[_Publication]) -> list[ReasonCode]:
-        """Publishes with QoS 1 and returns the broker's reason code of each. Raises MqttError when the connection ends first."""
-        for message in messages:
-            size = len(message.topic.encode()) + len(message.payload) + PACKET_BYTES
-            if self.maximum_packet_size is not None and size > self.maximum_packet_size:
-                raise _TooLarge(f"{size} bytes for {message.topic}: the broker takes packets of {self.maximum_packet_size} bytes")
-        if self._disconnected.done():
-            raise aiomqtt.MqttError(self._why())
-        group = _Acknowledgements(len(messages), self._loop.create_future())
-        try:
-            for message in messages:
-                sent = self._client.publish(message.topic, message.payload, qos=1, retain=message.is_retained)
-                if sent.rc != paho.MQTT_ERR_SUCCESS:
-                    raise aiomqtt.MqttCodeError(sent.rc, "could not publish")
-                group.ids.append(sent.mid)
-                self._waiting[sent.mid] = group  # in time: acknowledgements are read by this very loop
-            return await group.codes
-        finally:
-            for message_id in group.ids:
-                self._waiting.pop(message_id, None)
-
-    def _acknowledge_quickly(self) -> None:
-        """Has the kernel send the TCP acknowledgement that it holds back.
-
-        A broker that leaves Nagle's algorithm on (mosquitto's default) holds all PUBACKs but the first back until that one is acknowledged,
-        which would be after 40 ms: a burst of 11,279 events took 60 s. The kernel forgets the wish by itself, so it is said each time.
-        """
-        connected = self._client.socket()
-        if QUICK_ACKNOWLEDGEMENT is not None and isinstance(connected, socket.socket):
-            with contextlib.suppress(OSError):
-                connected.setsockopt(socket.IPPROTO_TCP, QUICK_ACKNOWLEDGEMENT, 1)
-
-    async def ended(self, closing: asyncio.Future[None]) -> str | None:
-        """Waits for the end of the connection and returns why it came; None when `closing` came first."""
-        await asyncio.wait((closing, self._disconnected), return_when=asyncio.FIRST_COMPLETED)
-        return self._why() if self._disconnected.done() else None
-
-    def abort(self) -> None:
-        """Breaks the connection off; the ordinary path then notices and tidies up."""
-        connected = self._client.socket()
-        if isinstance(connected, socket.socket):
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
-
-    async def leave(self) -> None:
-        """Disconnects: politely if the broker lets us, else by breaking off. Never raises for what the broker does."""
-        self._is_given_up = True
-        try:
-            async with asyncio.timeout(FAREWELL_S / 2):
-                if self._connected.done() and not self._connected.cancelled() and self._connected.exception() is None:
-                    await self.__aexit__(None, None, None)
-        except (TimeoutError, aiomqtt.MqttError):
-            pass
-        finally:
-            self.abort()
-
-    def _why(self) -> str:
-        error = self._disconnected.exception() if self._disconnected.done() else None
-        return str(error) if error is not None else "the connection was closed"
-
-    def _client_connect(self) -> None:
-        """Runs in a thread that cannot be cancelled: when it comes too late, it closes what it has opened."""
-        super()._client_connect()
-        if self._is_given_up:
-            self.abort()
-
-    def _on_connect(
-        self, client: paho.Client, userdata: Any, flags: paho.ConnectFlags, reason_code: ReasonCode, properties: Properties | None = None
-    ) -> None:
-        self.maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
-        super()._on_connect(client, userdata, flags, reason_code, properties)
-
-    def _on_disconnect(
-        self, client: paho.Client, userdata: Any, flags: paho.DisconnectFlags, reason_code: ReasonCode, properties: Properties | None = None
-    ) -> None:
-        if not self._connected.cancelled():  # given up while connecting: nobody waits any more
-            super()._on_disconnect(client, userdata, flags, reason_code, properties)
-
-    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: PahoSocket) -> None:  # noqa: ARG002
-        """Adds the writer later, as the connecting thread must, but not for a socket that has been closed meanwhile."""
-
-        def write() -> None:
-            try:
-                client.loop_write()
-            except (OSError, ValueError) as error:
-                if not self._disconnected.done():
-                    self._disconnected.set_exception(error)
-
-        def add() -> None:
-            if sock.fileno() >= 0 and client.want_write():
-                self._loop.add_writer(sock.fileno(), write)
-
-        self._loop.call_soon_threadsafe(add)
-
-    def _on_publish(
-        self,
-        client: paho.Client,  # noqa: ARG002 - the signature is aiomqtt's
-        userdata: Any,  # noqa: ARG002
-        mid: int,
-        reason_code: ReasonCode,
-        properties: Properties,  # noqa: ARG002
-    ) -> None:
-        self._acknowledge_quickly()
-        group = self._waiting.pop(mid, None)
-        if group is not None:
-            group.take(mid, reason_code)
-
-    def _give_up_waiting(self, _disconnected: asyncio.Future[None]) -> None:
-        for group in {id(each): each for each in self._waiting.values()}.values():
-            if not group.codes.done():
-                group.codes.set_exception(aiomqtt.MqttError(self._why()))
-
-
-class _Acknowledgements:
-    """Reason codes of a few messages, in the order in which they were sent."""
-
-    __slots__ = ("_codes", "_count", "codes", "ids")
-
-    def __init__(self, count: int, codes: asyncio.Future[list[ReasonCode]]) -> None:
-        self.ids: list[int] = []
-        self.codes = codes
-        self._count, self._codes = count, dict[int, ReasonCode]()
-
-    def take(self, message_id: int, code: ReasonCode) -> None:
-        self._codes[message_id] = code
-        if len(self._codes) == self._count and not self.codes.done():
-            self.codes.set_result([self._codes[each] for each in self.ids])
-
-
 def _level(row: Row, body: Mapping[str, Any], standing: _Standing) -> bytes:
     """What a retained level says. While the verdict is unknown `level` is null: an old level must not be read as the present one.
 
@@ -563,13 +426,13 @@ def _claim(level: Level, unknown: str | None) -> dict[str, Any]:
     return {**known, "unknown": unknown}
 
 
-def _verdict(messages: Sequence[_Publication], codes: Sequence[ReasonCode]) -> Delivery:
+def _verdict(messages: Sequence[Publication], codes: Sequence[int]) -> Delivery:
     """What the PUBACKs' reason codes (MQTT 5, section 3.4.2.1) mean for the row: the first failure counts."""
     for message, code in zip(messages, codes, strict=True):
-        if not code.is_failure:
+        if code < 0x80:
             continue
-        detail = f"{message.topic}: {code} ({code.value})"
-        match code.value:
+        detail = f"{message.topic}: {reason(code)}"
+        match code:
             case 0x87:  # not authorized
                 return Refused(Reason.DENIED, detail)
             case 0x90 | 0x99:  # topic name invalid, payload format invalid

@@ -21,9 +21,9 @@ from typing import Protocol
 import orjson
 
 from monitor.alerting.policy import Firing, Notifier, Silence
+from monitor.alerting.readings import Item, Mark
 from monitor.alerting.requests import Request, perform
 from monitor.alerting.routes import AlertPolicy
-from monitor.alerting.rules import Limits, PoolSnapshot, RuleReading
 from monitor.errors import Fenced, LedgerUnavailable
 from monitor.sinks.base import Backoff, Reason, Sink, SinkStatistics, read_body
 from monitor.wire.rows import Delivered, Delivery, Refused, Row, Unavailable
@@ -43,7 +43,9 @@ KEPT_NOTICES = 1000
 """Notices kept for readers after every sink has them."""
 NOT_AN_EVENT = (KeyError, ValueError, TypeError)
 OWN_RECORDS = frozenset({"place", "sent"})
-BATCH_ROWS = 500
+BATCH_ROWS = 250
+BREATH_S = 0.03
+"""After a full batch, in a burst, the sinks that carry every event go first: people's message waits for the end of the burst anyway."""
 MOST_RAISES = 5
 RAISED = Unavailable(Reason.PROTOCOL, detail="the sink itself failed")
 
@@ -116,6 +118,7 @@ class PolicySink:
         self._policy, self._store, self._may_send, self._clock, self._tick_s = policy, store, may_send, clock, tick_s
         self._uniform = uniform
         self._notifier: Notifier | None = None
+        self._terms = 0
         self._places: dict[int, tuple[int, int]] = {}
         self._counter = 0
         self._unsaved: dict[str, bytes | None] = {}
@@ -127,9 +130,14 @@ class PolicySink:
         self._closing: asyncio.Future[None] | None = None
 
     @property
-    def rules(self) -> Mapping[str, Limits]:
-        """Limits of the rules that somebody has to read for `read`."""
-        return self._policy.rules
+    def term(self) -> int:
+        """How often the state was loaded, 0 while it is not there: what is not stored has to be said again in each term."""
+        return self._terms if self._notifier is not None else 0
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether somebody has to tell `read` what the rules say."""
+        return bool(self._policy.rules)
 
     @property
     def outstanding(self) -> int:
@@ -187,6 +195,8 @@ class PolicySink:
             self.statistics.count(Unavailable(Reason.UNREACHABLE, detail=str(error)))
             return 0
         self.statistics.delivered += count
+        if len(rows) >= BATCH_ROWS:
+            await asyncio.sleep(BREATH_S)
         return count
 
     def _observe(self, notifier: Notifier, row: Row) -> None:
@@ -200,11 +210,15 @@ class PolicySink:
         self._places[row.partition] = (row.seq, row.token)
         self._unsaved[f"place:{row.partition}"] = f"{row.seq}-{row.token}".encode()
 
-    async def read(self, snapshot: PoolSnapshot, readings: Sequence[RuleReading]) -> None:
-        """Takes what the rules say of a pool; stored with the next tick. Nothing before the state is loaded."""
+    async def read(self, items: Sequence[Item], round_name: int = 0, covers: Callable[[str], bool] = lambda _account: True) -> None:
+        """Takes what the rules say; stored with the next tick. Nothing before the state is loaded (`term`)."""
         async with self._writing:
             if self._notifier is not None:
-                self._notifier.read(snapshot, readings, self._now_ms())
+                for item in items:
+                    if isinstance(item, Mark):
+                        self._notifier.mark_round(item, round_name, covers, self._now_ms())
+                    else:
+                        self._notifier.read(item, self._now_ms())
 
     async def acknowledge(self, *, account: str, pool: str = "*", about: str = "*") -> int:
         """Somebody has seen it. Returns how many things were acknowledged. Raises LedgerUnavailable."""
@@ -248,6 +262,7 @@ class PolicySink:
             records, notices = await self._store.load()
             self._restore(records, notices)
             own = {name: data for name, data in records.items() if name.partition(":")[0] not in OWN_RECORDS}
+            self._terms += 1
             self._notifier = Notifier.load(self._policy, own, self._now_ms(), on_damaged=self._drop_damaged)
         return self._notifier
 

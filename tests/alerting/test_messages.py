@@ -29,6 +29,28 @@ PAYLOADS = (
 )
 
 
+STRANGE = {
+    **event()["cause"],
+    "suspicious": [
+        {"reason": "jump", "reference": "30000", "deviation": "-0.12277034"},
+        {"reason": "venue_deviation", "reference": "29500", "deviation": "-0.10790204"},
+    ],
+}
+
+
+@pytest.mark.parametrize("markup", Markup)
+def test_a_suspicious_price_is_told_as_such(markup: Markup) -> None:
+    """Why to doubt it, what it would be elsewhere, and that it counts; nothing of it where nothing speaks against the price."""
+    body = event(cause=STRANGE, level_at_median="watch", margin_ratio_at_median="0.71")
+    text = render(body, markup).body.replace("\\", "").replace("**", "")
+
+    assert "Suspicious price: jump, 12.28% below 30,000; venue deviation, 10.80% below 29,500" in text
+    assert "At the other venues' prices: watch, 71.00%. The venue liquidates by its own price all the same: check there first." in text
+    assert "suspicious=jump,venue_deviation" in line(body)
+    assert "uspicious" not in render(event(), markup).body + line(event())
+    assert "jump" in render(event(cause={**STRANGE, "suspicious": [{"reason": "jump"}]}), markup).body
+
+
 def test_a_message_says_all_that_is_needed_to_act() -> None:
     """Level, account, ratio, liquidation price and how far, what hurts, cure, cause and event are in the text."""
     message = render(event())

@@ -12,8 +12,9 @@ import pytest
 
 from monitor.alerting.digests import Notice
 from monitor.alerting.policy import Notifier, Silence
+from monitor.alerting.readings import Mark, PoolReadings
 from monitor.alerting.routes import DEFAULT_TIMING, HOUR, MINUTE, NEVER, SECOND, AlertPolicy, QuietHours, Route
-from monitor.alerting.rules import PoolSnapshot, RuleReading
+from monitor.alerting.rules import Limits, RuleReading
 from monitor.margin.levels import Level
 from tests.support.events import TOKEN, event
 
@@ -69,7 +70,7 @@ def test_numbers_that_follow_are_in_the_message() -> None:
         if came:
             scene.notifier.observe(event(seq=8, kind="numbers", level="margin_call"), scene.now)
             scene.notifier.observe(event(seq=9, kind="numbers", level="margin_call", rev=2, margin_ratio="0.1"), scene.now)
-        (notice,) = scene.wait(SECOND)
+        (notice,) = scene.wait(6 * SECOND)
         assert notice.title == "MARGIN CALL acme-1 cross:USDT"
         assert ("82.16%" in notice.text, "numbers follow" in notice.text) == (came, not came)
 
@@ -185,7 +186,7 @@ def test_better_is_not_said_while_it_is_unknown_again() -> None:
     scene.see("healthy", unknown="stale")
     titles = scene.titles(2 * HOUR)
     scene.see("healthy", previous_unknown="stale")
-    after = scene.titles(10 * MINUTE)
+    after = scene.titles(6 * MINUTE)
 
     assert titles == ["UNKNOWN acme-1 cross:USDT: stale", "STILL UNKNOWN acme-1 cross:USDT: stale, since 22:53Z"]
     assert not any("healthy" in title for title in titles)
@@ -569,28 +570,20 @@ def test_a_blind_row_is_told_once() -> None:
     assert scene.notifier.next_due_ms() is None
 
 
-def snapshot(at_ms: int, unknown: str | None = None) -> PoolSnapshot:
-    """A pool for rule readings."""
-    return PoolSnapshot(
-        account="acme-1",
-        group="desk-a",
-        venue="okx",
-        pool="cross",
-        currency="USD",
-        at_ms=at_ms,
-        unknown=unknown,
-        equity=Decimal(1),
-        margin_ratio=None,
-        leverage=None,
-    )
+LIMITS = Limits((None, Decimal("0.2"), Decimal("0.1"), None))
+
+
+def told(at_ms: int, *readings: RuleReading, account: str = "acme-1", unknown: str | None = None) -> PoolReadings:
+    """What the rules say of a pool."""
+    return PoolReadings(account, "cross", "desk-a", "okx", at_ms, unknown, readings)
 
 
 def test_rule_readings_take_the_same_way() -> None:
     """A rule's warning is told, worse at once, unknown held, better after its time."""
-    scene = Scene()
+    scene = Scene(rules={"distance": LIMITS})
 
     def read(severity: Level, text: str, unknown: str | None = None) -> None:
-        scene.notifier.read(snapshot(scene.now), [RuleReading("distance", severity, None, text, unknown)], scene.now)
+        scene.notifier.read(told(scene.now, RuleReading("distance", severity, None, text, unknown)), scene.now)
 
     read(Level.HEALTHY, "far")
     read(Level.MARGIN_CALL, "BTCUSDT is 19% from its liquidation price")
@@ -717,13 +710,90 @@ def test_firing_tells_people_what_stands() -> None:
     assert firing[0].told == {"desk": Level.MARGIN_CALL}
 
 
+def test_a_warning_that_a_whole_round_does_not_repeat_is_over() -> None:
+    """A pool or a rule that is gone cannot say that it is better: the round that passes it over says so, one seen in part does not."""
+    scene = Scene(rules={"distance": LIMITS})
+    near = RuleReading("distance", Level.LIQUIDATION, None, "9% from its liquidation price")
+
+    def mark(mark: Mark, name: int = 0) -> None:
+        scene.notifier.mark_round(mark, name, lambda account: account.startswith("acme") is (name == 0), scene.now)
+
+    for account in ("acme-1", "acme-2", "other"):
+        scene.notifier.read(told(scene.now, near, account=account), scene.now)
+    scene.wait(SECOND)
+    mark(Mark.END)  # its beginning was not seen
+    mark(Mark.END, 1)
+    half = scene.titles(6 * MINUTE)
+    mark(Mark.BEGIN)
+    scene.notifier.read(told(scene.now, near, account="acme-2"), scene.now)
+    mark(Mark.END)
+    after = scene.titles(6 * MINUTE)
+
+    assert half == []
+    assert after == ["OVER acme-1 cross: distance warning"]
+
+
+def test_a_rule_is_not_better_while_its_pool_is_unknown() -> None:
+    """A rule that is not named has nothing to warn of, unless the pool is unknown: then nobody can say so."""
+    scene = Scene(rules={"distance": LIMITS})
+    scene.notifier.read(told(scene.now, RuleReading("distance", Level.MARGIN_CALL, None, "19%")), scene.now)
+    scene.wait(SECOND)
+    scene.notifier.read(told(scene.now), scene.now)
+    scene.notifier.read(told(scene.now, unknown="mark is stale"), scene.now)
+    unknown = scene.titles(10 * MINUTE)
+    scene.notifier.read(told(scene.now), scene.now)
+
+    assert unknown == []
+    assert scene.titles(10 * MINUTE) == ["OVER acme-1 cross: distance warning"]
+
+
+def test_a_digest_names_suspicious_prices() -> None:
+    """Which price, why to doubt it, and behind how many."""
+    scene = Scene()
+    strange = {**event()["cause"], "suspicious": [{"reason": "jump", "reference": "30000", "deviation": "-0.12"}]}
+    for account in ("a", "b"):
+        scene.see("liquidation", account, cause=strange)
+    scene.see("liquidation", "c")
+    (notice,) = scene.wait(SECOND)
+
+    assert notice.text.splitlines()[-1] == "Suspicious prices: BTCUSDT (jump) behind 2. Check at the venue first."
+    assert "BTCUSDT" in notice.markdown.splitlines()[-1]
+
+
+def test_a_message_about_one_thing_waits_for_its_numbers_but_not_for_ever() -> None:
+    """In a burst a level comes first: one account's message has ratio and cure, or after five seconds goes without."""
+    scene = Scene()
+    whole = event(level="liquidation", rev=9)
+    short = {
+        key: value
+        for key, value in whole.items()
+        if key in ("id", "kind", "account", "pool", "level", "previous", "unknown", "rev", "cause")
+    }
+    for account in ("acme-1", "acme-2"):
+        scene.notifier.observe({**short, "account": account, "numbers": "follow", "decided_at_ns": scene.now * 1_000_000}, scene.now)
+        early = scene.wait(2 * SECOND)
+        if account == "acme-1":
+            scene.notifier.observe({**whole, "kind": "numbers", "decided_at_ns": scene.now * 1_000_000}, scene.now)
+            (told,) = scene.wait(250)
+        else:
+            nothing = scene.wait(2 * SECOND)
+            (late,) = scene.wait(SECOND)
+
+        assert early == []
+    assert nothing == []
+    assert "Margin ratio 82.16%" in told.text
+    assert "level before: watch" in told.text
+    assert "Cure: deposit" in told.text
+    assert "Its numbers follow" in late.text
+
+
 def test_many_kinds_in_one_digest() -> None:
     """A digest counts what it holds by kind, worst first, in text and Markdown."""
-    scene = Scene()
+    scene = Scene(rules={"leverage": LIMITS})
     scene.see("liquidation", "a")
     scene.see("margin_call", "b_*x*")
     scene.see("watch", "c", unknown="stale")
-    scene.notifier.read(snapshot(scene.now), [RuleReading("leverage", Level.BANKRUPT, Decimal(90), "leverage 90")], scene.now)
+    scene.notifier.read(told(scene.now, RuleReading("leverage", Level.BANKRUPT, Decimal(90), "leverage 90")), scene.now)
     notices = scene.wait(SECOND)
 
     assert [notice.title for notice in notices] == ["3 alerts on 3 accounts: 1 leverage, 1 liquidation, 1 margin call"]

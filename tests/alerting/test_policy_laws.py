@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from monitor.alerting.digests import Notice
+from monitor.alerting.digests import Change, Notice
 from monitor.alerting.policy import Notifier, Silence
+from monitor.alerting.readings import PoolReadings
 from monitor.alerting.routes import DEFAULT_TIMING, HOUR, MINUTE, SECOND, AlertPolicy, QuietHours, Route, Timing
+from monitor.alerting.rules import Limits, RuleReading
 from monitor.margin.levels import Level
 
 START = 1_795_214_857_062
 
+LIMITS = Limits((Decimal("0.3"), Decimal("0.2"), Decimal("0.1"), None))
 TIMING = Timing(
     hold=(2 * MINUTE, 30 * SECOND, 0, 0),
     floor=(20 * MINUTE, 10 * MINUTE, 5 * MINUTE, 5 * MINUTE),
@@ -35,6 +39,10 @@ NIGHT = Route(
     name="night", sinks=("mail",), groups=("a*",), quiet=(QuietHours(frozenset(range(7)), 22 * 60, 6 * 60, ZoneInfo("Europe/Berlin")),)
 )
 WAIT = max(DESK.group_wait, DESK.group_interval)
+SUBJECTS = 3
+"""Of one account here: its level, that it is unknown, and one rule."""
+MOST_AN_HOUR = SUBJECTS * 2 * sum(HOUR // floor + 1 for floor in TIMING.floor)
+"""Alerts by the floor of their severity, and for each at most one that it is better."""
 
 
 def level_event(account: str, level: Level, unknown: str | None, at_ms: int, seq: int, group: str = "a") -> dict[str, Any]:
@@ -97,7 +105,12 @@ class Laws(RuleBasedStateMachine):
         self.told = Told()
         self.state: dict[str, tuple[Level, str | None]] = {}
         self.since: dict[tuple[str, Level], int] = {}
-        self.notifier = Notifier(AlertPolicy(timing=TIMING, routes=(DESK, PAGER)))
+        self.unknown_since: dict[str, int] = {}
+        self.rule_since: dict[tuple[str, Level], int] = {}
+        self.read: dict[str, tuple[Level, str | None]] = {}
+        self.notifier = self.make(AlertPolicy(timing=TIMING, routes=(DESK, PAGER), rules={"distance": LIMITS}))
+
+    make = Notifier
 
     @rule(
         account=st.sampled_from(["x", "y", "z"]),
@@ -115,7 +128,29 @@ class Laws(RuleBasedStateMachine):
                 self.since.setdefault((account, severity), self.now)
             else:
                 self.since.pop((account, severity), None)
+        if unknown is None:
+            self.unknown_since.pop(account, None)
+        else:
+            self.unknown_since.setdefault(account, self.now)
         self.notifier.observe(level_event(account, level, unknown, self.now, self.seq), self.now)
+
+    @rule(
+        account=st.sampled_from(["x", "y", "z"]),
+        severity=st.sampled_from(Level),
+        unknown=st.sampled_from([None, None, None, "mark is stale"]),
+    )
+    def reading(self, account: str, severity: Level, unknown: str | None) -> None:
+        """A rule says something of an account, or cannot."""
+        if unknown is not None:
+            severity = self.read.get(account, (Level.HEALTHY, None))[0]
+        self.read[account] = (severity, unknown)
+        for each in list(Level)[1:]:
+            if unknown is None and severity >= each:
+                self.rule_since.setdefault((account, each), self.now)
+            else:
+                self.rule_since.pop((account, each), None)
+        standing = (RuleReading("distance", severity, None, "near", unknown),)
+        self.notifier.read(PoolReadings(account, "cross", "a", "okx", self.now, unknown, standing), self.now)
 
     @rule(seconds=st.one_of(st.integers(1, 20), st.integers(20, 400), st.integers(400, 6000)))
     def wait(self, seconds: int) -> None:
@@ -132,13 +167,15 @@ class Laws(RuleBasedStateMachine):
         self.told.add(notices)
         for notice in notices:
             for item in notice.items:
-                unknown = self.state[item["account"]][1]
+                known = self.read if item["about"] == "distance" else self.state
+                unknown = known[item["account"]][1]
                 assert item["unknown"] == unknown
                 if unknown is not None:
                     assert item["present"] is None
                     assert item["margin_ratio"] is None
-                    assert "healthy" not in item["text"]
                     assert item["change"] != "better"
+                    said = (item["text"], *((notice.title, notice.text, notice.markdown) if notice.count == 1 else ()))
+                    assert not any(word in text for text in said for word in ("healthy now", "BETTER", "OVER", "KNOWN AGAIN")), said
 
     @invariant()
     def what_stands_is_told(self) -> None:
@@ -165,11 +202,35 @@ class Laws(RuleBasedStateMachine):
 
     @invariant()
     def what_is_unknown_is_told(self) -> None:
-        """Law: an account that is unknown for long has been called unknown."""
-        for account, (_, unknown) in self.state.items():
-            del unknown
-            times = self.told.items["desk", f"{account}/unknown"]
-            assert all(severity is Level.MARGIN_CALL for _, severity, change in times if change != "better")
+        """Law: an account that is unknown for long has been called unknown since, or within the floor before."""
+        for account, since in self.unknown_since.items():
+            stood = self.now - since - TIMING.unknown_hold
+            if stood > DESK.urgent_wait:
+                times = [at for at, _, change in self.told.items["desk", f"{account}/unknown"] if change != "better"]
+                assert times, f"{account} has been unknown for {stood} ms more than `unknown_for`, and nobody was told"
+                if stood > TIMING.floor[1] + TIMING.keep_firing + WAIT:
+                    assert self.now - times[-1] <= TIMING.repeat[1] + TIMING.floor[1] + TIMING.keep_firing + WAIT
+
+    @invariant()
+    def what_a_rule_finds_is_told(self) -> None:
+        """Law: a rule's warning that stands is told in time, like a level."""
+        for (account, severity), since in self.rule_since.items():
+            stood = self.now - since - TIMING.hold[severity - 1]
+            if stood > (DESK.urgent_wait if severity >= DESK.urgent else WAIT):
+                assert self.told.last("desk", f"{account}/distance", severity) is not None
+
+    @invariant()
+    def messages_about_an_account_are_bounded_by_the_hour(self) -> None:
+        """Law: whatever an account does, an hour holds no more than the floors of its subjects allow."""
+        for account in ("x", "y", "z"):
+            times = sorted(
+                at
+                for (route, subject), said in self.told.items.items()
+                if route == "desk" and subject.startswith(account)
+                for at, *_ in said
+            )
+            for index, first in enumerate(times):
+                assert sum(at < first + HOUR for at in times[index:]) <= MOST_AN_HOUR, account
 
     @invariant()
     def messages_are_bounded(self) -> None:
@@ -296,6 +357,50 @@ TestLaws = Laws.TestCase
 TestLaws.settings = QUICK
 TestTwins = Twins.TestCase
 TestTwins.settings = QUICK
+
+
+class Deaf(Notifier):
+    """Planted fault: an alert that is worse than what was told lately is swallowed."""
+
+    def _say(self, key: str, route: Any, channel: Any, change: Any, severity: int, at: int) -> None:
+        if not (change is Change.ALERT and channel.told and severity > channel.told):
+            super()._say(key, route, channel, change, severity, at)
+
+
+class Chatty(Notifier):
+    """Planted fault: what was told before is forgotten, so that every rise is news."""
+
+    def _say(self, key: str, route: Any, channel: Any, change: Any, severity: int, at: int) -> None:
+        super()._say(key, route, channel, change, severity, at)
+        channel.at = [None] * 4
+
+
+class Soothing(Notifier):
+    """Planted fault: a pool that was seen better stays so, though nobody can know it any more."""
+
+    def _can_be_said(self, key: str, route: Any, *, is_quiet: bool) -> bool:
+        del key, route
+        return not is_quiet
+
+
+class Mute(Notifier):
+    """Planted fault: that an account is unknown is not told."""
+
+    def _decide_for(self, key: str, subject: Any, route: Any, at: int) -> None:
+        if subject.about != "unknown":
+            super()._decide_for(key, subject, route, at)
+
+
+@pytest.mark.parametrize("fault", [Deaf, Chatty, Soothing, Mute])
+def test_the_laws_find_planted_faults(fault: type[Notifier]) -> None:
+    """A law that cannot fail holds nothing: each of four faults is found."""
+
+    class Faulty(Laws):
+        make = fault
+
+    hard = settings(QUICK, max_examples=400, phases=[Phase.generate], database=None, derandomize=True, report_multiple_bugs=False)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Faulty, settings=hard)
 
 
 @pytest.mark.parametrize("period_s", [1, 7, 61, 181, 299, 301, 601, 1801])

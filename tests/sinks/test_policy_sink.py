@@ -15,9 +15,10 @@ import orjson
 import pytest
 
 from monitor.alerting.policy import Silence
+from monitor.alerting.readings import Mark, PoolReadings
 from monitor.alerting.requests import Request, acknowledgement
 from monitor.alerting.routes import AlertPolicy, Route
-from monitor.alerting.rules import PoolSnapshot, RuleReading
+from monitor.alerting.rules import Limits, RuleReading
 from monitor.errors import LedgerUnavailable
 from monitor.ledger.notify import NotifyRecords
 from monitor.ledger.requests import ask, read_requests
@@ -395,21 +396,12 @@ async def test_acknowledgements_and_silences_are_kept(redis: Redis) -> None:
 async def test_rule_readings_are_told(redis: Redis) -> None:
     """Warnings of the rules take the same way."""
     chat = Chat()
-    async with at_work(redis, chat) as sink:
+    policy = replace(POLICY, rules={"distance": Limits((None, None, Decimal("0.1"), None))})
+    async with at_work(redis, chat, policy=policy) as sink:
         await sink.deliver(row(level="healthy", previous="watch"))
-        snapshot = PoolSnapshot(
-            account="acme-1",
-            group="",
-            venue="",
-            pool="cross",
-            currency="USD",
-            at_ms=TOKEN,
-            unknown=None,
-            equity=None,
-            margin_ratio=None,
-            leverage=None,
-        )
-        await sink.read(snapshot, [RuleReading("distance", Level.LIQUIDATION, Decimal("0.05"), "BTCUSDT is 5% away")])
+        near = RuleReading("distance", Level.LIQUIDATION, Decimal("0.05"), "BTCUSDT is 5% away")
+        assert sink.term == 1
+        await sink.read([Mark.BEGIN, PoolReadings("acme-1", "cross", "", "", TOKEN, None, (near,)), Mark.END])
         await until(lambda: len(chat.heard) == 1)
 
     assert chat.heard[0]["title"] == "DISTANCE acme-1 cross: BTCUSDT is 5% away"
