@@ -759,6 +759,38 @@ ENGINE = dashboard(
             [query("sum by (source) (margin_monitor_dead_letters)", "{{source}}")],
             width=8,
         ),
+        series(
+            "Standing by the alert policy",
+            "Levels, unknown pools and rules that stand, by severity.",
+            "short",
+            [query("sum by (severity) (margin_monitor_alerts_firing)", "{{severity}}")],
+            stacked=True,
+            colours=_LEVEL_COLOURS,
+        ),
+        series(
+            "Notices waiting, records unreadable",
+            "Notices of the policy that a receiver does not have yet; records and requests an hour that could not be read.",
+            "short",
+            [
+                query("sum by (instance) (margin_monitor_notices_outstanding)", "waiting {{instance}}"),
+                query("3600 * sum by (instance) (rate(margin_monitor_policy_damaged_total[$__rate_interval]))", "unreadable {{instance}}"),
+            ],
+        ),
+        series(
+            "A round of the rules",
+            "How long the policy's rules took for the whole book.",
+            "s",
+            [query("max by (instance) (margin_monitor_rules_round_seconds)", "{{instance}}")],
+        ),
+        series(
+            "Pools read by the rules",
+            "Pools a minute, and of these the ones whose liquidation prices were solved.",
+            "short",
+            [
+                query("60 * sum(rate(margin_monitor_rules_read_total[$__rate_interval]))", "read"),
+                query("60 * sum(rate(margin_monitor_rules_solved_total[$__rate_interval]))", "solved"),
+            ],
+        ),
         heading("Process"),
         series(
             "Memory", "Resident memory.", "bytes", [query('process_resident_memory_bytes{job="margin-monitor"}', "{{instance}}")], width=8

@@ -444,9 +444,10 @@ class Daemon:
 
     async def _load(self, evaluator: EvaluatorStage, heads: dict[int, Head]) -> None:
         """Loads the evaluator; at the beginning of a term the sinks first, so that none goes on from what this process knew before."""
-        while not self._serving and self.alerts is not None:
+        while not self._serving:
             try:
-                await self.alerts.begin_term()
+                if self.alerts is not None:
+                    await self.alerts.begin_term()
                 self._serving = True
             except LedgerUnavailable as error:
                 log.warning("ledger_unavailable", error=str(error))
@@ -586,16 +587,15 @@ class Daemon:
                 number: committer.partition.head.seq for number, committer in self.committers.items() if committer.partition.state
             }
             yield from self.alerts.samples()
-        if self.policy is not None:
-            yield Sample("notices_outstanding", self.policy.outstanding)
-            yield Sample("policy_damaged_total", self.policy.damaged)
-            firing = Counter(each.severity for each in self.policy.firing())
-            for level in list(Level)[1:]:
-                yield Sample("alerts_firing", firing[level], (level.word,))
-        if self.rule_rounds is not None:
-            yield Sample("rules_round_seconds", self.rule_rounds.round_s)
-            yield Sample("rules_read_total", self.rule_rounds.readings)
-            yield Sample("rules_solved_total", self.rule_rounds.solved)
+        policy, rounds = self.policy, self.rule_rounds
+        yield Sample("notices_outstanding", policy.outstanding if policy else 0)
+        yield Sample("policy_damaged_total", policy.damaged if policy else 0)
+        firing = Counter(each.severity for each in policy.firing()) if policy else Counter[Level]()
+        for level in list(Level)[1:]:
+            yield Sample("alerts_firing", firing[level], (level.word,))
+        yield Sample("rules_round_seconds", rounds.round_s if rounds else 0.0)
+        yield Sample("rules_read_total", rounds.readings if rounds else 0)
+        yield Sample("rules_solved_total", rounds.solved if rounds else 0)
 
 
 def _rules_of(settings: Settings) -> Mapping[str, Limits]:

@@ -398,7 +398,7 @@ def test_the_laws_find_planted_faults(fault: type[Notifier]) -> None:
     class Faulty(Laws):
         make = fault
 
-    hard = settings(QUICK, max_examples=400, phases=[Phase.generate], database=None, derandomize=True, report_multiple_bugs=False)
+    hard = settings(QUICK, max_examples=4000, phases=[Phase.generate], database=None, derandomize=True, report_multiple_bugs=False)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Faulty, settings=hard)
 
