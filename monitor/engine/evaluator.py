@@ -738,15 +738,24 @@ class Evaluator:
                 tables.setdefault(kind.value, {})[name] = exact_of_float(price)
         return Prices(**tables)
 
-    def _missing(self, pool: int, tick: int) -> str:
-        """The first input of a pool that has no price at `tick`."""
+    def first_missing(self, account: str, pool: str) -> tuple[str, PriceKind, str] | None:
+        """The first input of a pool that has no price; None when all have one, or the pool is unknown for a reason of its own."""
+        number = self._book.pool(account, pool)
+        return None if number in self._reasons else self._first_missing(number, len(self._last))
+
+    def _first_missing(self, pool: int, tick: int) -> tuple[str, PriceKind, str] | None:
         book = self._book
         for column in book.columns_of_pool(pool).tolist():
             price = float(book.price_before[column] if book.position[column] > tick else book.price[column])
             if price != price:
-                _, kind, name = book.inputs[column]
-                return f"no {kind.value} of {name}"
-        return "not a number"
+                venue, kind, name = book.inputs[column]
+                return venue, kind, name
+        return None
+
+    def _missing(self, pool: int, tick: int) -> str:
+        """Which input of a pool has no price at `tick`."""
+        missing = self._first_missing(pool, tick)
+        return "not a number" if missing is None else f"no {missing[1].value} of {missing[2]}"
 
     def _verdict(self, pool: int) -> tuple[Level, str | None]:
         record = self._book.pools[pool]

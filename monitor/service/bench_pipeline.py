@@ -30,6 +30,8 @@ from monitor.wire.dialects.binance import binance_usdm
 
 __all__ = ["pipeline_command"]
 
+MOST_WAIT_S = 300.0
+
 
 def pipeline_command(*, accounts: int, symbols: int, rate: float, step_bp: float, seconds: float, as_json: bool) -> int:
     """Runs the benchmark and prints its figures. Returns the exit code."""
@@ -75,6 +77,8 @@ async def _run(accounts: int, symbols: int, rate: float, step_bp: float, seconds
             evaluator, committer = rig.daemon.evaluator, rig.daemon.committers[0]
             assert evaluator is not None
             await asyncio.sleep(8.0)  # the first prices make every pool known: a start, not the steady state
+            while evaluator.observer.following > accounts // 100 and time.monotonic() - started < MOST_WAIT_S and not stop.is_set():
+                await asyncio.sleep(1.0)
             statistics = evaluator.statistics
             first_ticks, first_rows = statistics.ticks, committer.statistics.rows
             for durations in (evaluator.observer.latency, statistics.evaluate, committer.statistics.commit_seconds):

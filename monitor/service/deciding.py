@@ -5,6 +5,7 @@ Nothing here reads or sleeps; what is decided is handed to the ledger's queue be
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ from monitor.wire.suspicion import SuspicionWatch
 __all__ = ["Decider", "EvaluatorStatistics", "after"]
 
 Array = npt.NDArray[Any]
+
+BURST = 250
+"""Of a message that changes many levels, so many are handed over before the ledger gets a turn: it writes them meanwhile."""
 
 AFTER = 2**31 - 1
 """Index of what is decided between two messages: after every tick of the earlier one."""
@@ -161,18 +165,17 @@ class Decider:
                         del self.stale[key]
             taken = 0
             moment = self.store.moment(batch) if len(crossings) > NUMBERS_AT_ONCE and batch.kind is not PriceKind.STALE else None
-            for crossing in crossings:
-                if batch.kind is not PriceKind.STALE and crossing.tick >= taken:
-                    self.store.take(batch, taken, crossing.tick + 1)
-                    taken = crossing.tick + 1
-                place = TickPosition(message.epoch, message.n, crossing.tick)
-                await self.observer.observe(
-                    [crossing],
-                    place,
-                    self._cause(batch, crossing.tick),
-                    received_at_ns=batch.received_at_ns,
-                    moment=moment,
-                )
+            tick, place, cause = -1, TickPosition(message.epoch, message.n, 0), {}
+            for count, crossing in enumerate(crossings, 1):
+                if crossing.tick != tick:
+                    tick = crossing.tick
+                    if batch.kind is not PriceKind.STALE and tick >= taken:
+                        self.store.take(batch, taken, tick + 1)
+                        taken = tick + 1
+                    place, cause = TickPosition(message.epoch, message.n, tick), self._cause(batch, tick)
+                await self.observer.observe([crossing], place, cause, received_at_ns=batch.received_at_ns, moment=moment)
+                if count % BURST == 0:
+                    await asyncio.sleep(0)
             if batch.kind is not PriceKind.STALE:
                 self.store.take(batch, taken)
                 self.watch.take(batch)

@@ -36,6 +36,10 @@ BACK_S = 60
 
 CAUSE = {"kind": "start"}
 
+COLLECTOR = (10_000, 20, 25)
+"""When Python looks for cycles, in objects made and kept (https://docs.python.org/3.11/library/gc.html#gc.set_threshold). It counts what a
+start has set aside as nothing, and so looked through all the rest several times in a burst, 0.2 s each."""
+
 Account = tuple[str, bytes | None, str | None]
 """Id, document and reason of a hold, as the ledger has them."""
 
@@ -254,6 +258,7 @@ def _collector_resting() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        gc.set_threshold(*COLLECTOR)
         if was_on:
             gc.enable()
 

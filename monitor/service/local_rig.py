@@ -39,6 +39,7 @@ class LocalRig:
         await daemon.feeds.publisher.drained()
         while daemon.evaluator.statistics.messages < daemon.feeds.publisher.statistics.written_batches:
             await asyncio.sleep(0.01)
+        await daemon.evaluator.observer.follow_all()
         for committer in daemon.committers.values():
             await committer.flush()
         rows = {number: committer.partition.head.seq for number, committer in daemon.committers.items()}

@@ -40,8 +40,16 @@ NUMBERS_AT_ONCE = 1
 """A message that changes more levels than this tells them all before it works their numbers out (0.6 ms each, 1 ms with ten positions): who
 waits for a level must not wait for the numbers of others."""
 
-FOLLOWING_S = 0.001
-"""How long numbers that follow are worked out without a break."""
+FOLLOWING_S = 0.0005
+"""How long numbers that follow are worked out without a break: one pool, as a rule."""
+
+LOOK_S = 0.002
+QUIET_LOOKS = 3
+"""Numbers that follow begin when the event loop was on time so often: until then levels are on their way to Redis and to receivers."""
+QUIET_S = 2.0
+"""They wait no longer than this for it."""
+COMMIT_S = 0.05
+"""Nor longer than this, between two pools, for levels that are on their way to Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +215,11 @@ class Observer:
         facts = {"venue": venue, "group": group or None, "cause": cause, "numbers": "follow", "decided_at_ns": now_ns}
         return Observation(account, pool, level, None, place, orjson.dumps(facts))
 
+    @property
+    def following(self) -> int:
+        """How many numbers are still to follow."""
+        return len(self._following)
+
     async def follow(self) -> None:
         """Works out the numbers that follow, between messages, until cancelled."""
         while True:
@@ -216,7 +229,22 @@ class Observer:
                     await committer.flush()
             except QueueDropped as dropped:
                 raise RestartNeeded from dropped
+            await self._quiet()
             await self.follow_all()
+
+    async def _quiet(self) -> None:
+        """Returns when nothing keeps the event loop busy, or has kept it so for too long."""
+        until = self._clock() + QUIET_S
+        calm = 0
+        while calm < QUIET_LOOKS and (began := self._clock()) < until:
+            await asyncio.sleep(LOOK_S)
+            calm = calm + 1 if self._clock() - began < 2 * LOOK_S else 0
+
+    async def _levels_told(self) -> None:
+        """Returns when the levels that were handed over are proven to be in Redis, or that takes too long."""
+        until = self._clock() + COMMIT_S
+        while any(self._waiting.values()) and self._clock() < until:
+            await asyncio.sleep(LOOK_S / 4)
 
     async def follow_all(self) -> None:
         """Works out all numbers that are still to follow."""
@@ -240,6 +268,7 @@ class Observer:
             await self.put(partition_of(f.account, self._partitions), [Numbers(f.account, f.pool, f.place, facts)])
             if self._clock() >= until:
                 await asyncio.sleep(0)
+                await self._levels_told()
                 until = self._clock() + FOLLOWING_S
         self._follow_now.clear()
 
@@ -271,6 +300,9 @@ class Observer:
         """Whether an unknown verdict is told at once: unless all it lacks is a first price."""
         if cause["kind"] in PRICE_CAUSES:
             return True
+        missing = self._engine.first_missing(crossing.account, crossing.pool)
+        if missing is not None and self._store.price(*missing) is None:
+            return False
         pool = self._book.held(crossing.account, datetime.fromtimestamp(self._wall_ns() / 1e9, UTC)).pools[crossing.pool]
         return pool.unknown is not None or all(self._store.price(venue, kind, name) is not None for venue, kind, name in price_inputs(pool))
 

@@ -1,7 +1,9 @@
 """Health snapshots: `health:<account>` in the cache, for readers that want every account's figures without asking the daemon.
 
-The whole book goes round once in `interval_s`, or as fast as a tenth of the core allows; accounts whose level changed go
-first. A snapshot is JSON: {"account", "venue", "group", "hold", "at_ns", "pools": [{"pool", "level", "unknown", "equity",
+The whole book goes round once in `interval_s`, or as fast as a tenth of the core allows; accounts whose level changed do not wait
+for their turn, but a burst of them is no reason to hold up their events.
+
+A snapshot is JSON: {"account", "venue", "group", "hold", "at_ns", "pools": [{"pool", "level", "unknown", "equity",
 "requirement", "margin_ratio"}]}.
 """
 
@@ -21,8 +23,11 @@ from monitor.service.logs import log
 
 __all__ = ["Snapshots", "snapshot"]
 
-SLICE = 100
+SLICE = 10
 SHARE = 0.1
+URGENT_SHARE = 0.25
+URGENT_LOOK_S = 0.1
+"""How often it is looked whether a level has changed."""
 
 
 def snapshot(evaluator: EvaluatorStage, account: str, at_ns: int) -> bytes:
@@ -67,12 +72,11 @@ class Snapshots:
             sums: dict[tuple[str, str], tuple[float, float]] = {}
             for index in range(slices):
                 began = time.monotonic()
-                await self._write(self._urgent())
                 part = accounts[index * SLICE : (index + 1) * SLICE]
                 await self._write(part)
                 self._add(sums, part)
                 spent = time.monotonic() - began
-                await asyncio.sleep(max(self._interval_s / slices - spent, spent * (1 / SHARE - 1), 0.0))
+                await self._rest(max(self._interval_s / slices - spent, spent * (1 / SHARE - 1), 0.0))
             self.round_s, self.sums = time.monotonic() - started, sums
 
     def _add(self, sums: dict[tuple[str, str], tuple[float, float]], accounts: Iterable[str]) -> None:
@@ -89,11 +93,23 @@ class Snapshots:
                     equity, requirement = equity + view.equity * price, requirement + view.requirement * price
             sums[key] = (equity, requirement)
 
+    async def _rest(self, seconds: float) -> None:
+        """Until the next slice is due; accounts whose level changed are written meanwhile."""
+        until = time.monotonic() + seconds
+        while True:
+            began = time.monotonic()
+            urgent = self._urgent()
+            await self._write(urgent)
+            now = time.monotonic()
+            pause = (now - began) * (1 / URGENT_SHARE - 1) if urgent else URGENT_LOOK_S
+            await asyncio.sleep(max(0.0, min(pause, until - now)))
+            if time.monotonic() >= until:
+                return
+
     def _urgent(self) -> list[str]:
+        """Some of the accounts whose level changed."""
         changed = self._evaluator.observer.changed
-        urgent = [account for account in changed if account in self._evaluator.book]
-        changed.clear()
-        return urgent
+        return [changed.pop() for _ in range(min(SLICE, len(changed)))]
 
     async def _write(self, accounts: Iterable[str]) -> None:
         try:

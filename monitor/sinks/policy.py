@@ -44,7 +44,7 @@ KEPT_NOTICES = 1000
 NOT_AN_EVENT = (KeyError, ValueError, TypeError)
 OWN_RECORDS = frozenset({"place", "sent"})
 BATCH_ROWS = 250
-BREATH_S = 0.03
+BREATH_S = 0.06
 """After a full batch, in a burst, the sinks that carry every event go first: people's message waits for the end of the burst anyway."""
 MOST_RAISES = 5
 RAISED = Unavailable(Reason.PROTOCOL, detail="the sink itself failed")
