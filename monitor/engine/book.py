@@ -239,6 +239,10 @@ class HotRows:
         self.end = end
 
 
+MOST_SPARE = 1 << 18
+"""Cold rows kept free for columns that grow, at most."""
+
+
 class ColdRows:
     """Cold rows of all columns: owners, bands (lo, -hi), and the summaries of their blocks. A column starts at a block."""
 
@@ -264,7 +268,7 @@ class ColdRows:
             for c, room in moves.items():
                 columns[c]["cold_room"] = room
             total = int(columns["cold_room"].sum())
-            self._make(max(1024, -(-(total + total // 8) // BLOCK) * BLOCK))
+            self._make(max(1024, -(-(total + min(total // 8, MOST_SPARE)) // BLOCK) * BLOCK))
             moves, end = dict(enumerate(columns["cold_room"].tolist())), 0
         else:
             end = self.end
@@ -401,6 +405,7 @@ class Book:
         self.tally[FREE_SLOTS] = 16
         self.most_legs = 16
         self.pools_used = self.legs_used = self.exact_pools = 0
+        self._legs_expected = 0  # in all, of accounts that are being loaded
 
     def column(self, venue: str, kind: PriceKind, name: str, *, inverse: bool | None = None) -> int:
         """Number of a price input, made when new. -1 when it is already held the other way round (1/price against price)."""
@@ -497,7 +502,10 @@ class Book:
             for account, pool in zip(bulk.accounts, numbers, strict=True):
                 self._add(account, pool)
         held = np.bincount(bulk.columns, minlength=len(self.columns))
-        self.cold.reserve(self.columns, {int(c): int(self.columns[c]["colds"] + held[c]) for c in np.flatnonzero(held)})
+        # What is still to come is taken to be spread over the columns as this is, give or take four times what chance does.
+        left = self._legs_expected - self.legs_used
+        rows = held + (share := held * (max(left, 0) / max(1, len(bulk.columns)))) + 4.0 * np.sqrt(share)
+        self.cold.reserve(self.columns, {int(c): int(self.columns[c]["colds"] + rows[c]) for c in np.flatnonzero(held)})
         return numbers
 
     def _number(self) -> int:
@@ -569,6 +577,7 @@ class Book:
         if pools > len(self.pools):
             self.pools = grown(self.pools, pools)
         self.legs.reserve(legs)
+        self._legs_expected = legs
 
     def columns_of_pool(self, pool: int) -> Array:
         """Columns of its legs, in order; one column twice in hedge mode."""

@@ -29,6 +29,8 @@ __all__ = ["RATIO_EDGES", "Crossing", "EngineStatistics", "Evaluator", "Gathered
 Array = npt.NDArray[Any]
 
 NO_NUMBERS: Final[Array] = np.zeros(0, np.int32)
+SETTLED_AT_ONCE = 20_000
+"""Pools at a time in `settle_all`: room for as many events."""
 NO_EVENTS: Final[Array] = np.zeros(0, b.EVENT)
 LEVELS: Final = tuple(Level)
 
@@ -464,6 +466,24 @@ class Evaluator:
             Changes of verdict, tick -1: pools made unknown or known again. Any other is a fault of the bands: it is counted in `band_misses`,
             which stays 0.
         """
+        taken = self._pass(budget)
+        if not taken and not self._book.tally[b.EVENTS]:
+            return []
+        found = [crossing._replace(tick=-1) for crossing in self._crossings_of(np.concatenate([*taken, self._take_events()]))]
+        self._crossings += len(found)
+        return found
+
+    def settle_all(self) -> None:
+        """A whole background pass at once, after `load` at prices that are there already: its pools become known without crossings."""
+        self._cursor = 0
+        while True:
+            self._pass(SETTLED_AT_ONCE)
+            self._take_events()
+            if not self._cursor:
+                return
+
+    def _pass(self, budget: int) -> list[Array]:
+        """The next pools of the background pass. Returns what the exact core found; the rest is in the event buffer."""
         book = self._book
         start = self._cursor
         if not start:
@@ -511,11 +531,7 @@ class Evaluator:
             self._since_refresh = self._since_pass
             self._since_pass = 0
             self._gathered, self._gathering = g, _Gathering(len(self._edges), len(g.worst))
-        if not taken and not book.tally[b.EVENTS]:
-            return []
-        found = [crossing._replace(tick=-1) for crossing in self._crossings_of(np.concatenate([*taken, self._take_events()]))]
-        self._crossings += len(found)
-        return found
+        return taken
 
     def gathered(self) -> Gathered:
         """Counts, histogram and worst pools as the last whole background pass saw them: no work that grows with the book."""

@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
 import orjson
 
 from monitor.errors import LedgerBroken
 from monitor.wire.events import genesis_hash
 from monitor.wire.seal import seal, unseal
 
-__all__ = ["FIELDS", "SCHEMA", "Head", "Suspect", "account_digest", "level_digest"]
+__all__ = ["FIELDS", "SCHEMA", "Head", "Suspect", "account_digest", "account_digests", "level_digest"]
 
 SCHEMA = 1
 """Version of the records. Raised by any change that an older daemon would misread."""
@@ -153,6 +154,15 @@ def _seal_name(partition: int) -> bytes:
 def account_digest(account: str, epoch: int, sequence: int, hold: str | None) -> int:
     """What one account adds to `Head.digest`."""
     return _digest(f"a\0{account}\0{epoch}\0{sequence}\0{hold or ''}")
+
+
+def account_digests(accounts: Iterable[tuple[str, int, int, str | None]]) -> int:
+    """What all of them add to `Head.digest`; arguments as of `account_digest`."""
+    parts = b"".join(
+        blake2b(b"a\0%b\0%d\0%d\0%b" % (account.encode(), epoch, sequence, (hold or "").encode()), digest_size=16).digest()
+        for account, epoch, sequence, hold in accounts
+    )
+    return int.from_bytes(np.bitwise_xor.reduce(np.frombuffer(parts, np.uint64).reshape(-1, 2), axis=0).tobytes())
 
 
 def level_digest(name: str, rev: int) -> int:

@@ -153,20 +153,21 @@ class _Reading:
     async def from_packed(self, wanted_digest: int) -> tuple[Versions, int] | None:
         """All accounts and their digest, from packed records where those tell; None, and nothing was handed on, if it is another one."""
         accounts = Versions()
-        records: dict[str, bytes] = {}
         others: list[str] = []
         damaged: list[str] = []
         async for chunk in _scan(self.wire, self.keys.packed, self.timeout_s, ahead=True):
+            plain: dict[str, bytes] = {}
             for name, record in chunk:
                 if not is_sound(name.encode(), record):
                     damaged.append(name)
                 elif not is_plain(record):
                     others.append(name)
                 else:
-                    accounts.keep_packed(name, record)
-                    records[name] = record
-            self.on_progress(len(records) + len(others) + len(damaged))
-        if len(records) + len({*others, *damaged}) != self.head.accounts:
+                    plain[name] = record
+            accounts.keep_packed(plain)
+            self.on_progress(len(accounts) + len(others) + len(damaged))
+        names = list(accounts)
+        if len(names) + len({*others, *damaged}) != self.head.accounts:
             return None
         documents = await self._documents([*others, *damaged])
         accounts.update({name: version for name, (version, _) in documents.items()})
@@ -174,10 +175,9 @@ class _Reading:
         if digest != wanted_digest:
             return None
         await self._write({name: packed_record(name, *documents[name]) for name in damaged})
-        names = list(records)
         for start in range(0, len(names), _CHUNK):
             part = names[start : start + _CHUNK]
-            wanted = self.on_packed(part, [records[name] for name in part])
+            wanted = self.on_packed(part, accounts.packed(part))
             documents |= await self._documents(wanted)
         for name, (version, document) in documents.items():
             accounts[name] = version
@@ -222,8 +222,7 @@ class _Reading:
                     packed[name] = packed_record(name, version, document)
             await self._write(packed)
             plain = {name: record for name, record in packed.items() if is_plain(record)}
-            for name, record in plain.items():
-                accounts.keep_packed(name, record)
+            accounts.keep_packed(plain)
             wanted = self.on_packed([*plain], [*plain.values()])
             for name in [*wanted, *(documents.keys() - plain.keys())]:
                 self.on_document(name, documents[name], accounts[name].hold)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import NamedTuple
 from zlib import crc32
 
 import orjson
 
-from monitor.ledger.head import account_digest
+from monitor.ledger.head import account_digests
 from monitor.margin.levels import Level
 from monitor.wire.events import TickPosition
 from monitor.wire.packed import left_to_document, pack, version_of
@@ -60,20 +60,20 @@ class Versions(MutableMapping[str, AccountVersion]):
         """Starts empty."""
         self._held: dict[str, AccountVersion | bytes] = {}
 
-    def keep_packed(self, account: str, record: bytes) -> None:
-        """Takes the version of a sound plain record."""
-        self._held[account] = record
+    def keep_packed(self, records: Mapping[str, bytes]) -> None:
+        """Takes the versions of sound plain records."""
+        self._held.update(records)
+
+    def packed(self, accounts: Iterable[str]) -> list[bytes]:
+        """The records of accounts whose versions were taken with them."""
+        return [held for account in accounts if isinstance(held := self._held[account], bytes)]
 
     def digest(self) -> int:
         """What all of them add to `Head.digest`."""
-        found = 0
-        for account, held in self._held.items():
-            if isinstance(held, bytes):
-                epoch, sequence, _ = version_of(held)
-                found ^= account_digest(account, epoch, sequence, None)
-            else:
-                found ^= account_digest(account, held.epoch, held.sequence, held.hold)
-        return found
+        return account_digests(
+            (account, *version_of(held)[:2], None) if isinstance(held, bytes) else (account, held.epoch, held.sequence, held.hold)
+            for account, held in self._held.items()
+        )
 
     def __getitem__(self, account: str) -> AccountVersion:
         """The version. Raises KeyError."""

@@ -1,15 +1,16 @@
 """How an evaluator starts: the accounts, levels and prices of its partitions as they stand in Redis, then what was missed since.
 
-Plain accounts (`plain_loading`) are in the engine before the first price, so that one message of prices makes them known; the few others
-are read in full and evaluated one by one.
+Prices come first; plain accounts (`plain_loading`) go into the engine's columns and are evaluated in one pass over them; the few others are
+read in full and evaluated one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from monitor.errors import CodecError, RefusedError
@@ -65,10 +66,11 @@ class Loader:
             start = min((_cursor_of(head) for head in heads.values()), key=_cursor_order)
             expected = sum(head.accounts for head in heads.values())
             plain = PlainLoading(self._decider.engine, self._decider.book, self._decider.now(), expected)
-            others = await self._read_accounts(heads, plain)
             ticks = TicksReader(self._cache_link(), start)
             if start.epoch or not (await ticks.newest()).epoch:
                 await self._read_back(start)  # else the log of ticks is read from its beginning, and the last prices are those of its end
+            others = await self._read_accounts(heads, plain)
+            self._decider.engine.settle_all()
             await self._tell_plain(plain, heads)
             await self._take_others(others, heads)
             updates = UpdatesReader(self._ledger_link(), {number: heads[number].updates for number in self._decider.committers})
@@ -259,6 +261,8 @@ def _collector_resting() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.set_threshold(*COLLECTOR)
+        with suppress(AttributeError, OSError):  # glibc keeps what was freed, here 100 MB and more of answers from Redis, until it is asked
+            ctypes.CDLL(None).malloc_trim(0)
         if was_on:
             gc.enable()
 
