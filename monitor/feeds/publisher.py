@@ -128,6 +128,11 @@ class Publisher:
         """What is kept because Redis is or was away: numbers, and `BATCH_COST` for each batch. Beyond `MOST_BACKLOG` it is merged."""
         return self._backlog if self._away else 0
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether prices are on their way to Redis."""
+        return not self._idle.is_set()
+
     async def drained(self) -> None:
         """Returns when nothing waits to be written."""
         await self._idle.wait()

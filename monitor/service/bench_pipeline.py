@@ -30,6 +30,8 @@ from monitor.wire.dialects.binance import binance_usdm
 
 __all__ = ["pipeline_command"]
 
+SETTLE_S = 35.0
+"""Before it is measured: the first prices, the levels of the book, what the daemon does once are a start and not the steady state."""
 MOST_WAIT_S = 300.0
 
 
@@ -76,7 +78,7 @@ async def _run(accounts: int, symbols: int, rate: float, step_bp: float, seconds
             ready_s = time.monotonic() - started
             evaluator, committer = rig.daemon.evaluator, rig.daemon.committers[0]
             assert evaluator is not None
-            await asyncio.sleep(8.0)  # the first prices make every pool known: a start, not the steady state
+            await asyncio.sleep(SETTLE_S)
             while evaluator.observer.following > accounts // 100 and time.monotonic() - started < MOST_WAIT_S and not stop.is_set():
                 await asyncio.sleep(1.0)
             statistics = evaluator.statistics

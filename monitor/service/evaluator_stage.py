@@ -51,6 +51,7 @@ class EvaluatorStage:
         unknown_after_s: float,
         silent_after_s: Callable[[str], float] = lambda _venue: float("inf"),
         on_loading: Loading = lambda _what, _done, _total: None,
+        prices_under_way: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
         doze: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -78,6 +79,8 @@ class EvaluatorStage:
         self._turn = asyncio.Lock()  # one thing is decided at a time, its observations queued before the next
         self._wanted_told = 0
         self._reading_since = float("inf")
+        self._prices_under_way = prices_under_way
+        self.observer.yields_to = self._has_message
 
     async def load(self, heads: dict[int, Head]) -> None:
         """Takes in the accounts, levels and prices of the partitions as they stand in Redis, then what was missed since.
@@ -143,7 +146,15 @@ class EvaluatorStage:
         while True:
             item = await self._inbox.get()
             async with self._turn:
-                await self.decider.take(item)
+                taking = asyncio.ensure_future(self.decider.take(item))
+                try:
+                    await asyncio.shield(taking)
+                except asyncio.CancelledError:
+                    await taking  # else the rest of its levels would never be told: the next message moves the cursor past it
+                    raise
+
+    def _has_message(self) -> bool:
+        return self._turn.locked() or not self._inbox.empty() or self._prices_under_way()
 
     async def _sweep(self) -> None:
         """Tells what has been unknown for too long, and what the feeds should read."""

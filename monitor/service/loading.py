@@ -37,9 +37,10 @@ BACK_S = 60
 
 CAUSE = {"kind": "start"}
 
-COLLECTOR = (10_000, 20, 25)
-"""When Python looks for cycles, in objects made and kept (https://docs.python.org/3.11/library/gc.html#gc.set_threshold). It counts what a
-start has set aside as nothing, and so looked through all the rest several times in a burst, 0.2 s each."""
+COLLECTOR = (10_000, 20, 1_000_000)
+"""When Python looks for cycles, in objects made and kept (https://docs.python.org/3.11/library/gc.html#gc.set_threshold). The last one is
+never reached: it counts what a start has set aside as nothing, and so all the rest was looked through several times in a burst, 0.2 s each.
+The daemon does that now and then (`COLLECT_S` in `wiring`)."""
 
 Account = tuple[str, bytes | None, str | None]
 """Id, document and reason of a hold, as the ledger has them."""

@@ -49,7 +49,7 @@ QUIET_LOOKS = 3
 QUIET_S = 2.0
 """They wait no longer than this for it."""
 COMMIT_S = 0.05
-"""Nor longer than this, between two pools, for levels that are on their way to Redis."""
+"""Nor longer than this, between two pools, for a price message on its way through the process and for its levels on theirs to Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Observer:
         events: Observations handed over, by (level, level or unknown).
         changed: Accounts with a change of verdict since somebody looked and cleared it.
         latency: Tick received to event proven in Redis.
+        yields_to: Says whether a price message is on its way: numbers that follow wait for it.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Observer:
         self.events: dict[tuple[str, str], int] = {}
         self.changed: set[str] = set()
         self.latency = Durations()
+        self.yields_to: Callable[[], bool] = lambda: False
         self._committers, self._partitions = committers, partitions
         self._engine, self._book, self._store = engine, book, store
         self._facts, self._thresholds, self._watch = facts, thresholds, watch
@@ -241,9 +243,9 @@ class Observer:
             calm = calm + 1 if self._clock() - began < 2 * LOOK_S else 0
 
     async def _levels_told(self) -> None:
-        """Returns when the levels that were handed over are proven to be in Redis, or that takes too long."""
+        """Returns when no price message is on its way, and no level on its way to Redis; or when that takes too long."""
         until = self._clock() + COMMIT_S
-        while any(self._waiting.values()) and self._clock() < until:
+        while (self.yields_to() or any(self._waiting.values())) and self._clock() < until:
             await asyncio.sleep(LOOK_S / 4)
 
     async def follow_all(self) -> None:

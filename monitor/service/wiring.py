@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,6 +64,10 @@ SAY_S = 5.0
 LAG_S = 0.1
 KNOWN_S = 10.0
 HEAR_S = 0.5
+SETTLED_S = 30.0
+"""So long after the start what is there is taken to stay, and left out of Python's search for cycles."""
+COLLECT_S = 600.0
+"""How often that search goes through everything that has come since then."""
 
 
 class Places:
@@ -555,6 +560,7 @@ class Daemon:
             unknown_after_s=self.settings.evaluator.unknown_after_s,
             silent_after_s=self._silent_after_s,
             on_loading=self._on_loading,
+            prices_under_way=lambda: self.feeds is not None and self.feeds.publisher.is_writing,
         )
 
     def _silent_after_s(self, venue: str) -> float:
@@ -570,7 +576,14 @@ class Daemon:
     async def _watch_loop(self) -> None:
         """Measures how late the loop wakes, and feeds systemd's watchdog while the evaluator makes progress."""
         loop = asyncio.get_running_loop()
+        collect_at, is_settled = loop.time() + SETTLED_S, False
         while True:
+            if self.ready.is_set() and loop.time() >= collect_at:
+                gc.collect()
+                if not is_settled:
+                    gc.freeze()
+                    is_settled = True
+                collect_at = loop.time() + COLLECT_S
             due = loop.time() + LAG_S
             await asyncio.sleep(LAG_S)
             self.loop_lag = max(loop.time() - due, self.loop_lag * 0.95)
