@@ -576,9 +576,11 @@ class Daemon:
     async def _watch_loop(self) -> None:
         """Measures how late the loop wakes, and feeds systemd's watchdog while the evaluator makes progress."""
         loop = asyncio.get_running_loop()
-        collect_at, is_settled = loop.time() + SETTLED_S, False
+        collect_at, is_settled = float("inf"), False
         while True:
-            if self.ready.is_set() and loop.time() >= collect_at:
+            if collect_at == float("inf") and self.ready.is_set():
+                collect_at = loop.time() + SETTLED_S
+            if loop.time() >= collect_at:
                 gc.collect()
                 if not is_settled:
                     gc.freeze()

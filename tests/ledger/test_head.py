@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
+from operator import xor
 
 import pytest
 
 from monitor.errors import LedgerBroken
-from monitor.ledger.head import Head, Suspect, account_digest, level_digest
+from monitor.ledger.head import Head, Suspect, account_digest, account_digests, level_digest
 
 
 def _values(head: Head, partition: int = 0) -> list[bytes | None]:
@@ -95,3 +97,12 @@ def test_digests_tell_names_kinds_and_versions_apart() -> None:
     }
 
     assert len(found) == 8
+
+
+def test_the_digest_of_all_accounts_is_that_of_each_together() -> None:
+    """Worked out in columns, it is what single changes add up to; none gives nothing."""
+    accounts = [("a", 1, 2, None), ("b\u00e9", 0, 2**40, "hold: \u20ac"), ("a/b", 3, 4, "")]
+
+    for count in range(len(accounts) + 1):
+        part = accounts[:count]
+        assert account_digests(iter(part)) == reduce(xor, (account_digest(*each) for each in part), 0)

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from monitor.feeds.simulator import Simulator
 from monitor.feeds.tape import Moment
 from monitor.ledger.connection import Endpoint, Link
+from monitor.ledger.cursors import read_rows
 from monitor.ledger.verify import verify_partition
 from monitor.margin.levels import DEFAULT_THRESHOLDS
 from monitor.margin.prices import PriceKind
+from monitor.service import deciding
 from monitor.service.local_rig import local_rig
+from monitor.service.observing import Observer
 from monitor.service.sample_book import sample_tables
 from monitor.service.tables import VenueTables
 from monitor.service.verify import recomputed
 from monitor.wire.dialects.binance import binance_usdm
 from monitor.wire.quotes import Quotes
 from monitor.wire.rows import Row
+from tests.support.waiting import until
 
 PRICES = {"BTCUSDT": 30_000.0, "ETHUSDT": 1_800.0}
 ACCOUNTS = 300
@@ -82,3 +87,34 @@ async def test_levels_go_ahead_and_their_numbers_follow(tmp_path: Path) -> None:
             assert [body[key] for key in ("level", "rev", "at", "cause", "decided_at_ns")] == [
                 level[key] for key in ("level", "rev", "at", "cause", "decided_at_ns")
             ]
+
+
+async def test_a_stop_in_the_middle_of_a_message_loses_no_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cursor of the next message would go past what was not told: a message is decided to its end."""
+    monkeypatch.setattr(deciding, "BURST", 1)
+    tables = tmp_path / "tables.json"
+    tables.write_bytes(orjson.dumps(sample_tables(PRICES)))
+    simulator = Simulator(binance_usdm(), [quotes(0.0, 1.0), quotes(0.5, 0.9), quotes(1.0, 0.9001)], speed=1.0)
+    overrides = {"feeds.binance_usdm.stale_after_s": 600.0}
+    async with local_rig(tmp_path, simulator, documents(), tables=[tables], overrides=overrides) as rig:
+        assert rig.daemon.evaluator is not None
+        observer, seen, observe = rig.daemon.evaluator.observer, 0, Observer.observe
+
+        async def watched(self: Observer, *arguments: Any, **named: Any) -> None:
+            nonlocal seen
+            await observe(self, *arguments, **named)
+            if named.get("moment") is not None:
+                seen += 1
+                if seen == ACCOUNTS // 3:
+                    rig.daemon.stop()
+
+        monkeypatch.setattr(Observer, "observe", watched)
+        await until(lambda: seen == ACCOUNTS)
+        committer = rig.daemon.committers[0]
+        await until(lambda: observer.following == 0 and committer.depth == 0)
+        wire = await Link(Endpoint.parse(rig.server.url)).open()
+        rows = [orjson.loads(row.body) for row in await read_rows(wire, 0, "0-0", count=10_000)]
+        wire.close()
+
+    told = Counter(row["account"] for row in rows if row["kind"] == "level" and row["cause"]["kind"] == "mark")
+    assert set(told) == {body["account"]["id"] for body in documents()}

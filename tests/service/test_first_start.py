@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import orjson
+import pytest
 
+from monitor.feeds.market import sample_symbols
 from monitor.ledger.cache import TicksWriter
 from monitor.ledger.connection import Endpoint, Link
 from monitor.ledger.cursors import read_rows
 from monitor.ledger.server import EmbeddedServer
 from monitor.ledger.updates import UpdatesProducer
 from monitor.margin.prices import PriceKind
+from monitor.service.account_book import AccountBook, Held
+from monitor.service.bench_book import bench_documents, fill_ledger
 from monitor.service.sample_book import sample_tables
 from monitor.service.settings import load_settings
 from monitor.service.wiring import Daemon
@@ -70,3 +75,37 @@ async def test_the_log_is_decided_from_its_beginning(tmp_path: Path) -> None:
         ("bankrupt", "healthy", "30000"),
         ("healthy", "bankrupt", "24000"),
     ]
+
+
+async def test_without_prices_no_document_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts that lack nothing but a first price are unknown, without a look into each: a large start would be busy for minutes."""
+    prices = sample_symbols(20)
+    tables = tmp_path / "tables.json"
+    tables.write_bytes(orjson.dumps(sample_tables(prices)))
+    parsed: list[bytes] = []
+    parse = AccountBook.parse
+
+    def watched(self: AccountBook, data: bytes, *arguments: Any, **named: Any) -> Held:
+        parsed.append(data)
+        return parse(self, data, *arguments, **named)
+
+    monkeypatch.setattr(AccountBook, "parse", watched)
+    async with asyncio.timeout(60), EmbeddedServer(tmp_path / "redis") as server:
+        await fill_ledger(server.url, bench_documents(50, prices))
+        overrides = {
+            "ledger.url": server.url,
+            "ledger.data_dir": str(tmp_path / "ledger"),
+            "evaluator.tables": [str(tables)],
+            "http.port": 0,
+        }
+        daemon = Daemon(load_settings(None, environment={}, overrides=overrides), stages=["evaluator"])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(daemon.run())
+            await daemon.ready.wait()
+            assert daemon.evaluator is not None
+            counts = daemon.evaluator.engine.counts()
+            read = len(parsed)
+            daemon.stop()
+
+    assert counts[None] == 50
+    assert read == 0
