@@ -232,7 +232,7 @@ class Observer:
             except QueueDropped as dropped:
                 raise RestartNeeded from dropped
             await self._quiet()
-            await self.follow_all()
+            await self.follow_all(gives_way=True)
 
     async def _quiet(self) -> None:
         """Returns when nothing keeps the event loop busy, or has kept it so for too long."""
@@ -248,8 +248,8 @@ class Observer:
         while (self.yields_to() or any(self._waiting.values())) and self._clock() < until:
             await asyncio.sleep(LOOK_S / 4)
 
-    async def follow_all(self) -> None:
-        """Works out all numbers that are still to follow."""
+    async def follow_all(self, *, gives_way: bool = False) -> None:
+        """Works out all numbers that are still to follow. `gives_way`: to prices and levels on their way."""
         book = self._book
         until = self._clock() + FOLLOWING_S
         while self._following:
@@ -270,7 +270,8 @@ class Observer:
             await self.put(partition_of(f.account, self._partitions), [Numbers(f.account, f.pool, f.place, facts)])
             if self._clock() >= until:
                 await asyncio.sleep(0)
-                await self._levels_told()
+                if gives_way:
+                    await self._levels_told()
                 until = self._clock() + FOLLOWING_S
         self._follow_now.clear()
 
