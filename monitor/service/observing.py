@@ -242,7 +242,7 @@ class Observer:
             await asyncio.sleep(LOOK_S)
             calm = calm + 1 if self._clock() - began < 2 * LOOK_S else 0
 
-    async def _levels_told(self) -> None:
+    async def _give_way(self) -> None:
         """Returns when no price message is on its way, and no level on its way to Redis; or when that takes too long."""
         until = self._clock() + COMMIT_S
         while (self.yields_to() or any(self._waiting.values())) and self._clock() < until:
@@ -271,7 +271,7 @@ class Observer:
             if self._clock() >= until:
                 await asyncio.sleep(0)
                 if gives_way:
-                    await self._levels_told()
+                    await self._give_way()
                 until = self._clock() + FOLLOWING_S
         self._follow_now.clear()
 
